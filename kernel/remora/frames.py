@@ -1,0 +1,150 @@
+"""Frames: how messages become bytes and bytes messages. Sans-I/O, standard library only.
+
+A frame is a 20-byte prefix (magic, protocol, length of the head, length of the payload), a JSON head, and raw buffers one after the
+other. The head holds the message's kind, its fields and the sizes of its buffers; bulk bytes are never copied on their way in or out.
+The same frames go over sockets and, one after the other, make up a run log.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Iterator
+from dataclasses import fields
+
+from .errors import ProtocolError
+from .wire import PROTOCOL, Buffer, Fields, Message
+
+HEAD_LIMIT = 1 << 29
+PAYLOAD_LIMIT = 1 << 40
+_PREFIX = struct.Struct("<4sIIQ")
+_MAGIC = b"RMRA"
+_SCRATCH = 1 << 16
+
+
+def encode(message: Message) -> list[Buffer]:
+    """Return the pieces of a frame, in order, without copying the message's buffers."""
+    views = [memoryview(b).cast("B") if not isinstance(b, bytes) else b for b in message.buffers]
+    sizes = [len(v) for v in views]
+    body = {f.name: getattr(message, f.name) for f in fields(message) if f.name != "buffers"}
+    head = json.dumps([type(message).__name__, body, sizes], separators=(",", ":"), ensure_ascii=False).encode("utf-8", "surrogatepass")
+    return [_PREFIX.pack(_MAGIC, PROTOCOL, len(head), sum(sizes)) + head, *views]
+
+
+class Decoder:
+    """Turns bytes into messages: read into `writable()`, say how many with `wrote(n)`, take the messages it yields.
+
+    Large payloads are read straight into their final memory, so a bulk byte is touched once.
+    """
+
+    def __init__(self) -> None:
+        """Start between two frames."""
+        self._scratch = bytearray(_SCRATCH)
+        self._start = self._end = 0
+        self._head: tuple[str, Fields, list[int]] | None = None
+        self._payload: bytearray | None = None
+        self._filled = 0
+
+    def writable(self) -> memoryview:
+        """Return where the next bytes are to be written; never empty."""
+        if self._payload is not None:
+            return memoryview(self._payload)[self._filled :]
+        if self._end == len(self._scratch):
+            self._make_room()
+        return memoryview(self._scratch)[self._end :]
+
+    def wrote(self, count: int) -> Iterator[Message]:
+        """Take note of `count` bytes written, and yield every message that is whole now."""
+        if self._payload is not None:
+            self._filled += count
+        else:
+            self._end += count
+        while (message := self._next()) is not None:
+            yield message
+
+    def feed(self, data: Buffer) -> Iterator[Message]:
+        """Decode bytes that are already at hand, such as those of a run log."""
+        view = memoryview(data)
+        while view:
+            room = self.writable()
+            count = min(len(room), len(view))
+            room[:count] = view[:count]
+            view = view[count:]
+            yield from self.wrote(count)
+
+    @property
+    def between(self) -> bool:
+        """True when no frame is half read: the connection or file may end here."""
+        return self._head is None and self._start == self._end
+
+    def _make_room(self) -> None:
+        rest = self._scratch[self._start : self._end]
+        wanted = max(_SCRATCH, 2 * len(rest))
+        if self._head is None and len(rest) >= _PREFIX.size:
+            wanted = max(wanted, _PREFIX.size + self._lengths(rest)[0])
+        self._scratch = bytearray(wanted)
+        self._scratch[: len(rest)] = rest
+        self._start, self._end = 0, len(rest)
+
+    def _lengths(self, data: Buffer, offset: int = 0) -> tuple[int, int]:
+        magic, protocol, head, payload = _PREFIX.unpack_from(data, offset)
+        if magic != _MAGIC or protocol != PROTOCOL:
+            raise ProtocolError(f"the other side does not speak protocol {PROTOCOL} of Remora; use the same version on both sides")
+        if head > HEAD_LIMIT or payload > PAYLOAD_LIMIT:
+            raise ProtocolError(f"a frame of {head + payload} bytes is larger than any message can be")
+        return head, payload
+
+    def _next(self) -> Message | None:
+        if self._head is None and not self._read_head():
+            return None
+        assert self._head is not None and self._payload is not None
+        if self._filled < len(self._payload):
+            return None
+        message = _build(*self._head, self._payload)
+        self._head = self._payload = None
+        self._filled = 0
+        return message
+
+    def _read_head(self) -> bool:
+        have = self._end - self._start
+        if have < _PREFIX.size:
+            return False
+        length, payload = self._lengths(self._scratch, self._start)
+        if have < _PREFIX.size + length:
+            return False
+        at = self._start + _PREFIX.size
+        self._head = _parse(bytes(self._scratch[at : at + length]), payload)
+        self._start = at + length
+        self._payload = bytearray(payload)
+        self._filled = min(payload, self._end - self._start)
+        self._payload[: self._filled] = self._scratch[self._start : self._start + self._filled]
+        self._start += self._filled
+        if self._start == self._end:
+            self._start = self._end = 0
+        return True
+
+
+def _parse(head: bytes, payload: int) -> tuple[str, Fields, list[int]]:
+    try:
+        kind, body, sizes = json.loads(head.decode("utf-8", "surrogatepass"))
+        whole = isinstance(body, dict) and all(isinstance(s, int) and s >= 0 for s in sizes) and sum(sizes) == payload
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ProtocolError(f"a frame's head cannot be read: {error}") from error
+    if not whole:
+        raise ProtocolError("a frame's buffers do not add up to its length")
+    return kind, body, sizes
+
+
+def _build(kind: str, body: Fields, sizes: list[int], payload: bytearray) -> Message:
+    cls = Message.kinds.get(kind)
+    if cls is None:
+        raise ProtocolError(f"the other side sent a {kind!r}, which this version does not know; use the same version on both sides")
+    known = {f.name for f in fields(cls)}
+    view, buffers, at = memoryview(payload), [], 0
+    for size in sizes:
+        buffers.append(view[at : at + size])
+        at += size
+    try:
+        return cls(**{k: v for k, v in body.items() if k in known}, buffers=tuple(buffers))
+    except TypeError as error:
+        raise ProtocolError(f"a {kind} lacks a field: {error}") from error

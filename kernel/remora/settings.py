@@ -1,0 +1,61 @@
+"""Every setting once, with its help text. Nothing else in Remora reads the environment for its own settings.
+
+A setting is read when it is asked for, so that tests and notebooks may change the environment.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from .errors import OptionError
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One setting: the environment variable that holds it, its default as text, and what it does."""
+
+    name: str
+    default: str
+    help: str
+
+    @property
+    def text(self) -> str:
+        """Return the value as text."""
+        return os.environ.get(self.name, "") or self.default
+
+    @property
+    def seconds(self) -> float:
+        """Return the value as a number of seconds; OptionError if it is none."""
+        try:
+            return float(self.text)
+        except ValueError:
+            raise OptionError(f"{self.name}={self.text!r} is not a number of seconds") from None
+
+
+STATE_DIRECTORY = Setting(
+    "REMORA_STATE_DIR",
+    "",
+    "Folder for the backend's socket and database, sandboxes and run logs; by default $XDG_STATE_HOME/remora or ~/.local/state/remora.",
+)
+JAIL = Setting("REMORA_JAIL", "", "The least isolation a sandbox must have: bubblewrap, landlock or process; by default the best there is.")
+BACKEND_IDLE = Setting("REMORA_BACKEND_IDLE", "1800", "Seconds without sandboxes and connections after which the backend leaves.")
+KERNEL_GRACE = Setting("REMORA_KERNEL_GRACE", "600", "Seconds for which a vanished kernel's sandboxes are kept for whoever attaches.")
+POOL_IDLE = Setting("REMORA_POOL_IDLE", "60", "Seconds after which an unused sandbox of functions is ended.")
+RUN_RETENTION = Setting("REMORA_RUN_RETENTION", "604800", "Seconds for which the log of an ended run is kept.")
+UPLINK = Setting("REMORA_UPLINK_FD", "", "Set inside sandboxes: the descriptor through which Remora there reaches the backend.")
+
+SETTINGS = [STATE_DIRECTORY, JAIL, BACKEND_IDLE, KERNEL_GRACE, POOL_IDLE, RUN_RETENTION, UPLINK]
+
+
+def state_directory() -> Path:
+    """Return the state directory's path; it need not exist."""
+    if STATE_DIRECTORY.text:
+        return Path(STATE_DIRECTORY.text).expanduser().absolute()
+    home = os.environ.get("XDG_STATE_HOME")
+    try:
+        return Path(home) / "remora" if home else Path.home() / ".local" / "state" / "remora"
+    except RuntimeError:  # a user without a home directory
+        return Path(tempfile.gettempdir()) / f"remora-{os.getuid()}"

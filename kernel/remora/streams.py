@@ -1,0 +1,286 @@
+"""Connections that carry messages: connect, serve, ask and answer. Shared by client, agent, supervisor and backend.
+
+Law: asyncio only, and only the frames of `frames.py`. A Peer hands every message that is no answer to its `receive` callback; whoever
+wants requests handled by name gives a `Handlers` table. Sockets are Unix sockets that only their user can open; inside a sandbox
+there is nothing to open, and the supervisor hands out connected descriptors through an inherited one (the uplink).
+"""
+
+from __future__ import annotations
+
+import array
+import asyncio
+import contextlib
+import itertools
+import json
+import os
+import socket
+import stat
+import struct
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from . import frames, settings
+from .errors import BackendError, InternalError, ProtocolError, RemoraError, from_dict
+from .wire import Answer, Buffer, Fields, Hello, Message, PROTOCOL, Request
+
+Receive = Callable[["Peer", Message], None]
+Handler = Callable[["Peer", Any], Awaitable["Fields | Reply | None"]]
+Handlers = Mapping[type[Message], Handler]
+_HIGH_WATER = 1 << 22
+
+
+class Reply:
+    """A handler's result that carries buffers."""
+
+    def __init__(self, result: Fields, buffers: tuple[Buffer, ...] = ()) -> None:
+        """Take the plain result and its bulk bytes."""
+        self.result, self.buffers = result, buffers
+
+
+class Peer(asyncio.BufferedProtocol):
+    """One connection, seen from one side. Use it on the loop that made it."""
+
+    def __init__(self, receive: Receive, closed: Callable[[Peer], None] | None = None) -> None:
+        """Hand messages to `receive`, and say once to `closed` that the other side has gone."""
+        self._receive, self._closed = receive, closed
+        self._decoder = frames.Decoder()
+        self._waiting: dict[int, asyncio.Future[Answer]] = {}
+        self._numbers = itertools.count(1)
+        self._transport: asyncio.Transport | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.congested = False
+        self.drained: Callable[[], None] | None = None
+        self.gone = asyncio.get_running_loop().create_future()
+        self.role = ""
+
+    # -- asyncio's side
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the transport; bulk may pile up to a few MiB before `congested`."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        transport.set_write_buffer_limits(high=_HIGH_WATER)
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Let asyncio read straight into the frame's final memory."""
+        return self._decoder.writable()
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Hand on every message that is whole."""
+        try:
+            for message in self._decoder.wrote(nbytes):
+                self._take(message)
+        except ProtocolError as error:
+            self._fail(error)
+
+    def pause_writing(self) -> None:
+        """Note that the other side is slow."""
+        self.congested = True
+
+    def resume_writing(self) -> None:
+        """Let whoever waits go on."""
+        self.congested = False
+        if self.drained is not None:
+            self.drained()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Fail what is unanswered and tell the owner, once."""
+        self._fail(exc or BackendError("the connection was closed"))
+
+    # -- ours
+
+    def send(self, message: Message) -> None:
+        """Send a message; silently nothing once the other side is gone."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.writelines(frames.encode(message))
+
+    async def request(self, message: Request) -> Answer:
+        """Send a request and return its answer; raises what the other side answered, or BackendError when it goes away."""
+        number = next(self._numbers)
+        waiting = asyncio.get_running_loop().create_future()
+        if self.gone.done():
+            raise BackendError("the connection was closed")
+        self._waiting[number] = waiting
+        object.__setattr__(message, "ask", number)
+        self.send(message)
+        try:
+            answer: Answer = await waiting
+        finally:
+            self._waiting.pop(number, None)
+        if answer.error is not None:
+            raise from_dict(answer.error)
+        return answer
+
+    def answer(self, request: Request, reply: Fields | Reply | None = None, error: RemoraError | None = None) -> None:
+        """Answer a request."""
+        reply = reply if isinstance(reply, Reply) else Reply(reply or {})
+        self.send(Answer(request.ask, reply.result, error.to_dict() if error else None, buffers=reply.buffers))
+
+    def handle(self, handlers: Handlers, message: Message) -> None:
+        """Run the message's handler as a task of this connection, and answer if it is a request."""
+        handler = handlers.get(type(message))
+        if handler is None:
+            if isinstance(message, Request):
+                self.answer(message, error=ProtocolError(f"{type(message).__name__} is not answered here"))
+            return
+        task = asyncio.get_running_loop().create_task(self._run(handler, message))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _run(self, handler: Handler, message: Message) -> None:
+        try:
+            reply, error = await handler(self, message), None
+        except RemoraError as known:
+            reply, error = None, known
+        except OSError as system:
+            reply, error = None, InternalError(f"{type(system).__name__}: {system}")
+        if isinstance(message, Request):
+            self.answer(message, reply, error)
+
+    def close(self) -> None:
+        """Close after what was sent has gone out; safe twice."""
+        if self._transport is not None:
+            self._transport.close()
+
+    async def wait_drained(self) -> None:
+        """Wait until the other side keeps up, or is gone."""
+        if self.congested and not self.gone.done():
+            ready = asyncio.get_running_loop().create_future()
+            before = self.drained
+            self.drained = lambda: ready.done() or ready.set_result(None)
+            await asyncio.wait({ready, self.gone}, return_when=asyncio.FIRST_COMPLETED)
+            self.drained = before
+
+    def _take(self, message: Message) -> None:
+        if isinstance(message, Answer):
+            waiting = self._waiting.get(message.ask)
+            if waiting is not None and not waiting.done():
+                waiting.set_result(message)
+        else:
+            self._receive(self, message)
+
+    def _fail(self, error: Exception) -> None:
+        if self.gone.done():
+            return
+        self.gone.set_result(None)
+        for waiting in self._waiting.values():
+            if not waiting.done():
+                known = error if isinstance(error, RemoraError) else BackendError(f"the connection was lost: {error}")
+                waiting.set_exception(known)
+        for task in self._tasks:
+            task.cancel()
+        if self._transport is not None:
+            self._transport.abort()
+        if self._closed is not None:
+            self._closed(self)
+
+
+# ---- connecting -----------------------------------------------------------------------------------------------------------------
+
+
+async def adopt(sock: socket.socket, receive: Receive, closed: Callable[[Peer], None] | None = None) -> Peer:
+    """Make a Peer of a connected socket."""
+    sock.setblocking(False)
+    loop = asyncio.get_running_loop()
+    _, peer = await loop.create_unix_connection(lambda: Peer(receive, closed), sock=sock)
+    return peer
+
+
+async def connect(path: Path, role: str, receive: Receive, closed: Callable[[Peer], None] | None = None) -> Peer:
+    """Connect to the socket at `path` and exchange Hello.
+
+    Raises OSError when nobody listens there, ProtocolError when the other side is of another protocol.
+    """
+    peer = await adopt(dial(path), receive, closed)
+    try:
+        await peer.request(Hello(PROTOCOL, _version(), role))
+    except BaseException:
+        peer.close()
+        raise
+    return peer
+
+
+def dial(path: Path) -> socket.socket:
+    """Return a connected socket: opened at `path`, or handed out by the supervisor when this is inside a sandbox."""
+    if settings.UPLINK.text:
+        return _dial_uplink(int(settings.UPLINK.text), path)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        with short_path(path) as short:
+            sock.connect(short)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _dial_uplink(descriptor: int, path: Path) -> socket.socket:
+    uplink = socket.socket(fileno=os.dup(descriptor))
+    with uplink:
+        uplink.setblocking(True)
+        mine, theirs = socket.socketpair()
+        with theirs:
+            # the answer comes on a socket of its own, so that two threads that dial at once do not take each other's
+            uplink.sendmsg([json.dumps({"to": str(path)}).encode()], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [theirs.fileno()]))])
+    return mine
+
+
+@contextlib.contextmanager
+def short_path(path: Path) -> Any:
+    """Yield a name for the socket that fits the 108 bytes of a Unix socket address, however deep the path is."""
+    if len(os.fsencode(path)) < 100:
+        yield str(path)
+        return
+    folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
+    try:
+        yield f"/proc/self/fd/{folder}/{path.name}"
+    finally:
+        os.close(folder)
+
+
+async def serve(path: Path, accept: Callable[[], Peer]) -> asyncio.AbstractServer:
+    """Listen at `path`, for this user alone; `accept` makes the Peer of each new connection."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+    with short_path(path) as short:
+        sock.bind(short)
+    os.chmod(path, stat.S_IRUSR | stat.S_IWUSR)
+    return await asyncio.get_running_loop().create_unix_server(lambda: _Guarded(accept), sock=sock)
+
+
+class _Guarded(asyncio.Protocol):
+    """Asks the kernel who connects, before a byte is read."""
+
+    def __init__(self, accept: Callable[[], Peer]) -> None:
+        self._accept = accept
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        sock = transport.get_extra_info("socket")
+        _, user, _ = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
+        if user not in (os.getuid(), 0):
+            transport.abort()  # type: ignore[attr-defined]  # typeshed gives BaseTransport no abort
+            return
+        peer = self._accept()
+        transport.set_protocol(peer)
+        peer.connection_made(transport)
+
+
+async def welcome(peer: Peer, message: Hello) -> Fields:
+    """Answer a Hello; the handler for every table that serves connections."""
+    if message.protocol != PROTOCOL:
+        raise ProtocolError(f"this is Remora {_version()} with protocol {PROTOCOL}; yours is {message.version} with {message.protocol}")
+    peer.role = message.role
+    return {"version": _version(), "pid": os.getpid()}
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("remora")
+    except PackageNotFoundError:
+        return "0"
+
+

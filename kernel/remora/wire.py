@@ -1,0 +1,261 @@
+"""Every message between the parts of Remora. How they become bytes is in `frames.py`.
+
+Law: a message is a frozen dataclass of JSON values plus `buffers` (bulk bytes, never in JSON). To add one, write its class here and
+register its handler where it is received. Unknown fields are passed over (another version of the same protocol may know more); an
+unknown kind or another protocol is a ProtocolError. Standard library only, no I/O.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, NewType, Union
+
+PROTOCOL = 1
+"""Two parts talk only if they say the same number; raised when a message changes its meaning."""
+
+RunId = NewType("RunId", str)
+SandboxId = NewType("SandboxId", str)
+Buffer = Union[bytes, bytearray, memoryview]
+Fields = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Message:
+    """Base of all messages."""
+
+    buffers: tuple[Buffer, ...] = field(default=(), kw_only=True)
+    kinds: ClassVar[dict[str, type[Message]]] = {}
+
+    def __init_subclass__(cls) -> None:
+        """Register the class under its own name, which is the kind on the wire."""
+        Message.kinds[cls.__name__] = cls
+
+
+@dataclass(frozen=True)
+class Request(Message):
+    """A message that is answered by exactly one Answer with the same `ask`; `ask` is set by the sender's Peer."""
+
+    ask: int = field(default=0, kw_only=True)
+
+
+@dataclass(frozen=True)
+class Answer(Message):
+    """What came of a request: `error` is `RemoraError.to_dict()` or None, `result` plain JSON values."""
+
+    ask: int
+    result: Fields = field(default_factory=dict)
+    error: Fields | None = None
+
+
+# ---- both ways, first on every connection -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Hello(Request):
+    """First message of whoever connects; `role` is for logs and listings."""
+
+    protocol: int
+    version: str
+    role: str
+
+
+# ---- kernel, command line → backend -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class OpenSession(Request):
+    """Give me the sandbox of this kernel's session, made by `spec` if there is none; its stages come as Stage with this `ask`.
+
+    With `sandbox` the session adopts that living sandbox, whoever opened it. Answer: sandbox facts with its `endpoint`.
+    """
+
+    kernel: str
+    session: str
+    spec: Fields
+    sandbox: SandboxId | None = None
+
+
+@dataclass(frozen=True)
+class LeaveKernel(Request):
+    """A kernel ends; its sandboxes are kept for `grace` seconds for whoever attaches, or ended at once when 0."""
+
+    kernel: str
+    grace: float
+
+
+@dataclass(frozen=True)
+class SubmitCall(Request):
+    """Queue a function call on a sandbox made by `spec`; buffers: what the guest decodes. Answered as soon as it is durable."""
+
+    run: RunId
+    name: str
+    spec: Fields
+    body: Fields
+
+
+@dataclass(frozen=True)
+class ListAll(Request):
+    """Answer: `sandboxes` and `runs` (newest first, at most `limit`), each a dictionary of facts, and the `machine`."""
+
+    limit: int = 200
+
+
+@dataclass(frozen=True)
+class FindRun(Request):
+    """Answer: the run's facts, and its sandbox's `endpoint` while that lives. `run` may be a unique prefix."""
+
+    run: str
+
+
+@dataclass(frozen=True)
+class StopSandboxes(Request):
+    """End these sandboxes (ids, unique prefixes), or all of them and then the backend itself with `everything`."""
+
+    sandboxes: list[str]
+    everything: bool = False
+
+
+@dataclass(frozen=True)
+class Stage(Message):
+    """How far a request has come that takes its time: `ask` is the request, `name` the stage, `seconds` since its start."""
+
+    ask: int
+    name: str
+    seconds: float
+
+
+# ---- to backend or supervisor: the life of one run ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class StartRun(Request):
+    """Run `body` in this sandbox after what is queued; `form` is "cell", "call" or "notebook". The sender follows it at once."""
+
+    run: RunId
+    form: str
+    name: str
+    body: Fields
+
+
+@dataclass(frozen=True)
+class FollowRun(Request):
+    """Send every Record of this run with `seq` > `after`, then those to come; answered when the last one is sent."""
+
+    run: RunId
+    after: int = -1
+
+
+@dataclass(frozen=True)
+class InterruptRun(Request):
+    """Raise KeyboardInterrupt in the running code, as a stop button does."""
+
+    run: RunId
+
+
+@dataclass(frozen=True)
+class CancelRun(Request):
+    """End a run with the reason "cancelled": dropped if queued, interrupted if running, its sandbox killed if `hard`."""
+
+    run: RunId
+    hard: bool = False
+
+
+@dataclass(frozen=True)
+class Record(Message):
+    """One entry of a run log, and what followers get: `type` is "state", "output", "input_request" or "result".
+
+    state: content is {"state", "reason"?, …facts}. output: content is a Jupyter message {"msg_type", "content", "metadata", "cell"?}.
+    result: content is {"ok", "reason", "error"?, "names"?, "stats", …} and comes just before the run's last state. `at`: Unix seconds.
+    """
+
+    run: RunId
+    seq: int
+    at: float
+    type: str
+    content: Fields
+
+
+# ---- supervisor ↔ its watchers (the agent) ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Watch(Request):
+    """Send me every change of the sandbox and of its runs; answer: sandbox facts and those of all runs known."""
+
+
+@dataclass(frozen=True)
+class SandboxChanged(Message):
+    """The sandbox changed its state; facts hold pid, peak memory, the reason of its end."""
+
+    sandbox: SandboxId
+    state: str
+    facts: Fields
+
+
+@dataclass(frozen=True)
+class RunChanged(Message):
+    """A run changed its state."""
+
+    run: RunId
+    state: str
+    facts: Fields
+
+
+@dataclass(frozen=True)
+class StopSandbox(Request):
+    """End the sandbox: what is queued or running ends with `reason`. Answered when nothing of it is left."""
+
+    reason: str = "stopped"
+
+
+# ---- supervisor ↔ guest, and kernel → guest through the supervisor -----------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Ready(Message):
+    """The guest can run code; facts: Python version, versions of its packages, pid inside."""
+
+    facts: Fields
+
+
+@dataclass(frozen=True)
+class Emit(Message):
+    """The guest's raw material for a Record of `run`; the supervisor gives it a number and a time."""
+
+    run: RunId
+    type: str
+    content: Fields
+
+
+@dataclass(frozen=True)
+class Interrupt(Message):
+    """Raise KeyboardInterrupt in the main thread and in its child processes."""
+
+    run: RunId
+
+
+@dataclass(frozen=True)
+class InputReply(Message):
+    """What the user typed for the run's last input_request, or why nothing could be asked."""
+
+    run: RunId
+    value: str = ""
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class CommMessage(Message):
+    """A comm_msg, comm_open or comm_close from a front end for a comm of the guest; `run` and `parent` route what it prints."""
+
+    msg_type: str
+    content: Fields
+    metadata: Fields
+    parent: Fields
+
+
+@dataclass(frozen=True)
+class AskGuest(Request):
+    """A question that the guest answers even between cells: `op` is "complete", "inspect", "pull", "forget", "held" or "names"."""
+
+    op: str
+    args: Fields
