@@ -56,6 +56,8 @@ class SandboxPlan:
     """`LimitKeeper.entrances`: the first process of the sandbox enters these control groups before it executes anything."""
     cpus: frozenset[int] = frozenset()
     """The processors it may run on; empty means all."""
+    pids: int | None = None
+    """Most processes and threads, for a jail that can count its own without control groups; others pass it over."""
     shared_memory: int = 0
     """Bytes of /dev/shm where the jail gives a private one; 0 means half of the machine's memory."""
     facts: Mapping[str, str] = field(default_factory=dict)

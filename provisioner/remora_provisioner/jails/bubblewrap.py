@@ -24,7 +24,9 @@ from remora_provisioner.sandbox import FIRST_HOST_ID, Jail, Mount, OpenSandbox, 
 _SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/etc", "/opt", "/sys")
 _PRIVATE = (("tmp", "/tmp"), ("var-tmp", "/var/tmp"), ("run", "/run"))
 _NAMESPACES = ("--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try")
-_READY_THEN_RUN = ("/bin/sh", "-c", 'echo >&0; exec "$@" </dev/null', "sh")
+_READY_THEN_RUN = 'echo >&0; exec "$@" </dev/null'
+# counted per user namespace, so inside it is the sandbox's own; dash calls the option -p, bash -u
+_LIMIT_PROCESSES = "ulimit -u {0} 2>/dev/null || ulimit -p {0}; "
 _PROBE_HOST_ID = FIRST_HOST_ID - 1
 
 
@@ -132,7 +134,7 @@ def _open(plan: SandboxPlan, program: _Program) -> OpenSandbox:
         try:
             os.write(arguments, b"".join(os.fsencode(a) + b"\0" for a in _arguments(plan, program, found)))
             os.lseek(arguments, 0, os.SEEK_SET)
-            argv = [str(found.at(program.root) / program.below), "--args", str(arguments), "--", *_READY_THEN_RUN, *plan.argv]
+            argv = [str(found.at(program.root) / program.below), "--args", str(arguments), "--", *_run(plan)]
             process = start(plan, Command(argv, (arguments,), ready.enter if ready else None))
         finally:
             os.close(arguments)
@@ -144,6 +146,11 @@ def _open(plan: SandboxPlan, program: _Program) -> OpenSandbox:
         if m.writable and m.source in found.read_only
     )
     return opened
+
+
+def _run(plan: SandboxPlan) -> list[str]:
+    limit = "" if plan.pids is None else _LIMIT_PROCESSES.format(plan.pids)
+    return ["/bin/sh", "-c", limit + _READY_THEN_RUN, "sh", *plan.argv]
 
 
 @dataclass(frozen=True)

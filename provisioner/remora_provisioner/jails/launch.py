@@ -72,6 +72,7 @@ def _fork(plan: SandboxPlan, command: Command, said: int, log: BinaryIO) -> subp
 
     def before_exec() -> None:
         try:
+            _forget_signals()
             for group in plan.groups:
                 _enter(group)
             if plan.cpus:
@@ -93,6 +94,13 @@ def _fork(plan: SandboxPlan, command: Command, said: int, log: BinaryIO) -> subp
         preexec_fn=before_exec,
         start_new_session=True,
     )
+
+
+def _forget_signals() -> None:
+    """Give the sandbox the plain signals, whatever the opener ignores or blocks (a job in the background ignores SIGINT)."""
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+    for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def _enter(group: os.PathLike[str]) -> None:
