@@ -44,6 +44,9 @@ class Decoder:
         self._head: tuple[str, Fields, list[int]] | None = None
         self._payload: bytearray | None = None
         self._filled = 0
+        self._frame = 0
+        self.taken = 0
+        """Bytes of all frames yielded so far: where in a file the next frame begins."""
 
     def writable(self) -> memoryview:
         """Return where the next bytes are to be written; never empty."""
@@ -103,6 +106,7 @@ class Decoder:
         message = _build(*self._head, self._payload)
         self._head = self._payload = None
         self._filled = 0
+        self.taken += self._frame
         return message
 
     def _read_head(self) -> bool:
@@ -114,6 +118,7 @@ class Decoder:
             return False
         at = self._start + _PREFIX.size
         self._head = _parse(bytes(self._scratch[at : at + length]), payload)
+        self._frame = _PREFIX.size + length + payload
         self._start = at + length
         self._payload = bytearray(payload)
         self._filled = min(payload, self._end - self._start)

@@ -6,6 +6,7 @@ Law: values only; nothing is built here. Standard library only.
 from __future__ import annotations
 
 import os
+import re
 import site
 import sys
 import sysconfig
@@ -27,13 +28,16 @@ class Mirror:
     roots: tuple[str, ...]
     """Further folders that modules are imported from: editable installs, path files, PYTHONPATH. The notebook's own is not among them."""
 
+    guest: str
+    """The file that starts a guest."""
     kind: str = "mirror"
 
     @classmethod
     def here(cls) -> Mirror:
         """Describe the environment of this very process."""
         paths = sysconfig.get_paths()
-        sites = tuple(dict.fromkeys(p for p in (paths["purelib"], paths["platlib"], *_user_site()) if os.path.isdir(p)))
+        named = [p for p in sys.path if os.path.basename(p) in ("site-packages", "dist-packages")]
+        sites = tuple(dict.fromkeys(p for p in (*named, paths["purelib"], paths["platlib"]) if os.path.isdir(p)))
         return cls(
             executable=sys.executable,
             prefix=sys.prefix,
@@ -41,6 +45,7 @@ class Mirror:
             version=f"{sys.version_info[0]}.{sys.version_info[1]}",
             site_packages=sites,
             roots=_roots((sys.prefix, sys.base_prefix, "/usr", *sites)),
+            guest=str(Path(__file__).resolve().with_name("guest") / "__main__.py"),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -48,8 +53,20 @@ class Mirror:
         return asdict(self) | {"site_packages": list(self.site_packages), "roots": list(self.roots)}
 
 
-def _user_site() -> tuple[str, ...]:
-    return (site.getusersitepackages(),) if site.ENABLE_USER_SITE else ()
+_CARRIED = re.compile(
+    r"LANG|LC_.*|TZ|PYTHON(HASHSEED|WARNINGS|DONTWRITEBYTECODE|UTF8|IOENCODING)|(OMP|MKL|OPENBLAS|NUMEXPR|BLIS|NVPL)_.*"
+    r"|(PIP|UV)_.*|(HTTPS?|FTP|NO|ALL)_PROXY|SSL_CERT_(FILE|DIR)|(REQUESTS|CURL)_CA_BUNDLE",
+    re.IGNORECASE,
+)
+
+
+def carried_environment() -> dict[str, str]:
+    """Return the variables that a sandbox is given of this process's environment.
+
+    Those that change results (locale, hash seed, threads, numeric libraries) or that installing needs (pip, proxies, certificates);
+    nothing else, since environments hold secrets.
+    """
+    return {name: value for name, value in os.environ.items() if _CARRIED.fullmatch(name)}
 
 
 def _roots(inside: tuple[str, ...]) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ import os
 import socket
 import stat
 import struct
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -92,8 +92,12 @@ class Peer(asyncio.BufferedProtocol):
 
     def send(self, message: Message) -> None:
         """Send a message; silently nothing once the other side is gone."""
+        self.send_pieces(frames.encode(message))
+
+    def send_pieces(self, pieces: list[Buffer]) -> None:
+        """Send a frame that is encoded already."""
         if self._transport is not None and not self._transport.is_closing():
-            self._transport.writelines(frames.encode(message))
+            self._transport.writelines(pieces)
 
     async def request(self, message: Request) -> Answer:
         """Send a request and return its answer; raises what the other side answered, or BackendError when it goes away."""
@@ -124,7 +128,11 @@ class Peer(asyncio.BufferedProtocol):
             if isinstance(message, Request):
                 self.answer(message, error=ProtocolError(f"{type(message).__name__} is not answered here"))
             return
-        task = asyncio.get_running_loop().create_task(self._run(handler, message))
+        self.attach(self._run(handler, message))
+
+    def attach(self, work: Coroutine[Any, Any, None]) -> None:
+        """Let work go on beside this connection, until it is done or the connection is gone."""
+        task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 

@@ -1,0 +1,202 @@
+"""One per machine: makes that machine's sandboxes, knows them, and takes them up again after it was away.
+
+Law: one body of code, inside the backend for its own machine and a process of its own elsewhere. It owns no sandbox: their supervisors
+do. It reports what happens to its listener and decides nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Protocol
+
+from remora import streams
+from remora.errors import PlaceError, RemoraError, StateError
+from remora.resources import SandboxSpec
+from remora.settings import JAIL
+from remora.states import EndReason, SandboxState
+from remora.streams import Peer
+from remora.wire import Fields, Message, RunChanged, RunId, SandboxChanged, SandboxId, StopSandbox, Watch
+
+from . import jails, limits, mirror, recovery
+from .endings import Evidence, explain
+from .order import ENDED, RUNS, SCRATCH, SOCKET, Order
+
+_FIRST_HOST_ID = 0x70000000
+_HOST_IDS = 0x0F000000
+
+
+class Listener(Protocol):
+    """Who hears of what happens on a machine."""
+
+    def sandbox_changed(self, sandbox: SandboxId, state: str, facts: Fields) -> None:
+        """A sandbox changed its state."""
+
+    def run_changed(self, sandbox: SandboxId, run: RunId, state: str, facts: Fields) -> None:
+        """A run changed its state."""
+
+
+class Agent:
+    """The sandboxes of one machine."""
+
+    def __init__(self, state: Path, doors: tuple[str, ...], listener: Listener) -> None:
+        """Keep sandboxes and run logs below `state`; code in sandboxes may reach the sockets at `doors`."""
+        self._sandboxes, self.runs = state / "sandboxes", state / "runs"
+        self._doors = (*doors, str(self._sandboxes))
+        self._listener = listener
+        self._peers: dict[SandboxId, Peer] = {}
+        self._children: dict[SandboxId, subprocess.Popen[bytes]] = {}
+        self._open_runs: dict[SandboxId, set[RunId]] = {}
+        self._gone: dict[SandboxId, asyncio.Event] = {}
+
+    def endpoint(self, sandbox: SandboxId) -> Fields:
+        """Return how a client on this machine reaches the sandbox's supervisor."""
+        return {"socket": str(self._sandboxes / sandbox / SOCKET)}
+
+    def peer(self, sandbox: SandboxId) -> Peer:
+        """Return the connection to a living sandbox's supervisor; StateError if there is none."""
+        if sandbox not in self._peers:
+            raise StateError(f"sandbox {sandbox} is not running", reason="sandbox-ended")
+        return self._peers[sandbox]
+
+    # -- making
+
+    async def open(self, sandbox: SandboxId, spec: SandboxSpec, facts: Fields) -> list[str]:
+        """Start a sandbox and return the lines that its user should read; the sandbox may still be starting."""
+        directory = self._sandboxes / sandbox
+        try:
+            directory.mkdir(mode=0o700, parents=True)
+            (directory / SCRATCH).mkdir()
+            (directory / RUNS).mkdir()
+            order, notices = self._order(sandbox, directory, spec, facts)
+            order.save()
+            await self._start(sandbox, directory)
+        except OSError as error:
+            shutil.rmtree(directory, ignore_errors=True)
+            raise StateError(f"{directory} cannot be used ({error.strerror}); free space or set REMORA_STATE_DIR") from error
+        except RemoraError:
+            shutil.rmtree(directory, ignore_errors=True)
+            raise
+        return notices
+
+    def _order(self, sandbox: SandboxId, directory: Path, spec: SandboxSpec, facts: Fields) -> tuple[Order, list[str]]:
+        jail, lines = jails.choose(spec.jail or JAIL.text or None)
+        folder, why_not = mirror.shared_folder(spec)
+        interpreter = mirror.build_layer(directory, spec.image)
+        home = spec.home or "/"
+        order = Order(
+            sandbox=sandbox,
+            directory=str(directory),
+            runs=str(self.runs),
+            jail=jail.name,
+            argv=(str(interpreter), spec.image["guest"]),
+            environment=mirror.environment(spec, interpreter, limits.thread_environment(spec.resources.cpu)),
+            folder=folder or spec.folder or home,
+            home=home,
+            mounts=mirror.mounts(spec, directory, folder),
+            host_id=self._host_id() if os.getuid() == 0 else None,
+            memory=spec.resources.memory,
+            cpu=spec.resources.cpu,
+            doors=self._doors,
+            facts=facts | {"jail": jail.name},
+        )
+        return order, [*lines, *([why_not] if why_not else [])]
+
+    def _host_id(self) -> int:
+        return _FIRST_HOST_ID + int.from_bytes(os.urandom(4), "big") % _HOST_IDS
+
+    async def _start(self, sandbox: SandboxId, directory: Path) -> None:
+        mine, theirs = socket.socketpair()
+        command = [sys.executable, "-P", "-m", "remora_provisioner.supervise", str(directory), str(theirs.fileno())]
+        with theirs, (directory / "supervisor.log").open("ab") as log:
+            self._children[sandbox] = subprocess.Popen(
+                command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/", start_new_session=True
+            )
+        await self._take(sandbox, mine)
+
+    async def _take(self, sandbox: SandboxId, sock: socket.socket) -> Fields:
+        self._gone[sandbox] = asyncio.Event()
+        peer = await streams.adopt(sock, lambda _, message: self._heard(sandbox, message), lambda _: self._lost(sandbox))
+        self._peers[sandbox] = peer
+        try:
+            return (await peer.request(Watch())).result
+        except RemoraError as error:
+            log = (self._sandboxes / sandbox / "supervisor.log").read_text(errors="replace").strip().splitlines()[-1:]
+            raise PlaceError(f"the sandbox's supervisor did not start: {log[0] if log else error}", reason="sandbox-failed") from error
+
+    # -- hearing
+
+    def _heard(self, sandbox: SandboxId, message: Message) -> None:
+        if isinstance(message, RunChanged):
+            self._note_run(sandbox, message.run, message.state, message.facts)
+        elif isinstance(message, SandboxChanged):
+            self._listener.sandbox_changed(sandbox, message.state, message.facts)
+
+    def _note_run(self, sandbox: SandboxId, run: RunId, state: str, facts: Fields) -> None:
+        unfinished = self._open_runs.setdefault(sandbox, set())
+        (unfinished.add if state in recovery.UNFINISHED else unfinished.discard)(run)
+        self._listener.run_changed(sandbox, run, state, facts)
+
+    def _lost(self, sandbox: SandboxId) -> None:
+        """The supervisor has gone: in order, or not."""
+        self._peers.pop(sandbox, None)
+        task = asyncio.get_running_loop().create_task(self._bury(sandbox))
+        task.add_done_callback(lambda _: self._gone[sandbox].set())
+
+    async def _bury(self, sandbox: SandboxId) -> None:
+        """Take away what a sandbox left on the machine, and write the end that its supervisor could not."""
+        child = self._children.pop(sandbox, None)
+        code = await asyncio.to_thread(child.wait) if child else -9
+        directory = self._sandboxes / sandbox
+        if not (directory / ENDED).exists():
+            error = explain(Evidence(asked=None, code=code))
+            for run in self._open_runs.get(sandbox, set()):
+                facts = recovery.finish(self.runs, run, error)
+                self._listener.run_changed(sandbox, run, recovery.ENDED_STATE, facts)
+            facts = {"reason": error.reason, "message": str(error)}
+            self._listener.sandbox_changed(sandbox, SandboxState.ENDED.value, facts)
+        self._open_runs.pop(sandbox, None)
+        await asyncio.to_thread(recovery.remove, directory)
+
+    # -- after having been away
+
+    async def take_up(self) -> None:
+        """Connect to every supervisor that lives, and bury the sandboxes of those that do not."""
+        for directory in sorted(self._sandboxes.glob("*")):
+            sandbox = SandboxId(directory.name)
+            try:
+                known = await self._take(sandbox, streams.dial(directory / SOCKET))
+            except (OSError, RemoraError):
+                self._open_runs[sandbox] = set(recovery.unfinished_runs(self.runs, directory))
+                self._tell_end(sandbox, directory)
+                await self._bury(sandbox)
+                continue
+            self._listener.sandbox_changed(sandbox, known["state"], known["facts"])
+            for run, about in known["runs"].items():
+                self._note_run(sandbox, RunId(run), about["state"], about["facts"])
+
+    def _tell_end(self, sandbox: SandboxId, directory: Path) -> None:
+        try:
+            ended = json.loads((directory / ENDED).read_text())
+        except (OSError, ValueError):
+            return
+        self._listener.sandbox_changed(sandbox, ended["state"], ended["facts"])
+        for run, about in ended["runs"].items():
+            self._listener.run_changed(sandbox, RunId(run), about["state"], about["facts"])
+
+    async def stop(self, sandbox: SandboxId, reason: EndReason) -> None:
+        """End a sandbox, and return when nothing of it is left."""
+        peer = self._peers.get(sandbox)
+        if peer is not None:
+            try:
+                await peer.request(StopSandbox(reason.value))
+            except RemoraError:
+                pass  # it ended while we asked
+        if sandbox in self._gone:
+            await self._gone[sandbox].wait()

@@ -1,0 +1,71 @@
+"""The mirror image made real: the asking kernel's own environment, under its own paths, with a private layer on top.
+
+The environment is seen read-only. Above it lies a small virtual environment of the sandbox's own, whose packages come first: what
+`%pip install` brings goes there, and lasts as long as the sandbox. pip leaves packages outside its own environment alone, so nothing
+of the mirrored one is ever touched.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from remora.errors import PlaceError
+from remora.resources import SandboxSpec
+
+LAYER = "env"
+_SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/etc", "/opt", "/sys")
+"""Folders that every jail shows read-only anyway."""
+
+
+def build_layer(directory: Path, image: dict[str, Any]) -> Path:
+    """Make the private virtual environment below `directory` and return its interpreter's path."""
+    layer = directory / LAYER
+    base = Path(os.path.realpath(image["executable"]))
+    if not base.is_file():
+        raise PlaceError(f"the kernel's Python {base} is not there any more; restart the kernel", reason="image-failed")
+    packages = layer / "lib" / f"python{image['version']}" / "site-packages"
+    packages.mkdir(parents=True)
+    (layer / "bin").mkdir()
+    for name in ("python", "python3", f"python{image['version']}"):
+        (layer / "bin" / name).symlink_to(base)
+    (layer / "pyvenv.cfg").write_text(f"home = {base.parent}\ninclude-system-site-packages = false\nversion = {image['version']}\n")
+    folders = [*image["site_packages"], *image["roots"]]
+    (packages / "_mirror.pth").write_text(f"import site; [site.addsitedir(folder) for folder in {folders!r}]\n")
+    return layer / "bin" / "python"
+
+
+def mounts(spec: SandboxSpec, directory: Path, folder: str | None) -> tuple[tuple[str, str, bool], ...]:
+    """Return what a sandbox sees beside the system, as (source, target, writable), parents before what lies below them."""
+    image = spec.image
+    wanted = {path: False for path in (image["prefix"], image["base_prefix"], *image["site_packages"], *image["roots"])}
+    wanted[str(Path(image["guest"]).parents[2])] = False
+    wanted[str(directory / LAYER)] = True
+    if folder is not None:
+        wanted.setdefault(folder, spec.files == "rw")
+    seen = {path: writable for path, writable in wanted.items() if os.path.isdir(path) and not _in_system(path)}
+    return tuple((path, path, writable) for path, writable in sorted(seen.items(), key=lambda item: item[0].count("/")))
+
+
+def _in_system(path: str) -> bool:
+    return any(path == top or path.startswith(top + "/") for top in _SYSTEM)
+
+
+def environment(spec: SandboxSpec, interpreter: Path, threads: dict[str, str]) -> dict[str, str]:
+    """Return the environment of everything that runs in the sandbox."""
+    layer = interpreter.parent.parent
+    path = [str(layer / "bin"), os.path.join(spec.image["prefix"], "bin"), "/usr/local/bin", "/usr/bin", "/bin"]
+    own = {"PATH": ":".join(dict.fromkeys(path)), "VIRTUAL_ENV": str(layer), "TERM": "xterm-256color", "REMORA_SANDBOX": "1"}
+    return {"LANG": "C.UTF-8"} | dict(spec.environment) | threads | own | {"HOME": spec.home or "/"}
+
+
+def shared_folder(spec: SandboxSpec) -> tuple[str | None, str | None]:
+    """Return the folder to be shared, if any, and a line that says why it is not."""
+    if spec.folder is None or spec.files == "none":
+        return None, None
+    if spec.home and os.path.realpath(spec.folder) == os.path.realpath(spec.home):
+        return None, "the notebook's folder is your home directory, which sandboxes do not see; move the notebook into a folder of its own"
+    if spec.folder.count("/") < 2 and (spec.folder == "/" or _in_system(spec.folder)):
+        return None, f"the notebook's folder is {spec.folder}, which is not shared; move the notebook into a folder of its own"
+    return spec.folder, None

@@ -1,0 +1,58 @@
+"""What is left when a supervisor was killed, and how to bring it to an end: its runs' logs get the last words it could not write."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from remora.errors import RemoraError, StateError
+from remora.states import RunState
+from remora.wire import Fields, Record, RunId
+
+from . import runlog
+from .jails import scratch
+from .limits import groups
+from .order import GROUPS, RUNS
+from .runs import LOG_NAME
+
+UNFINISHED = frozenset({RunState.QUEUED.value, RunState.RUNNING.value, RunState.UNKNOWN.value})
+ENDED_STATE = RunState.ENDED.value
+
+
+def unfinished_runs(runs: Path, directory: Path) -> list[RunId]:
+    """Return the runs of a dead sandbox whose logs have no end."""
+    names = [path.name for path in (directory / RUNS).glob("*")]
+    return [RunId(name) for name in names if last_state(runs, RunId(name))[0] in UNFINISHED]
+
+
+def last_state(runs: Path, run: RunId) -> tuple[str | None, Fields]:
+    """Return the state that a run's log ends with, and all its facts; None without a log."""
+    state, facts = None, {}
+    for record, _ in runlog.read(runs / run / LOG_NAME):
+        if record.type == "state":
+            facts |= {k: v for k, v in record.content.items() if k != "state"}
+            state = str(record.content["state"])
+    return state, facts
+
+
+def finish(runs: Path, run: RunId, error: RemoraError) -> Fields:
+    """Append the end of a run whose supervisor is gone; return its facts."""
+    facts = {"reason": error.reason, "ended": time.time()}
+    try:
+        log = runlog.RunLog(runs / run / LOG_NAME)
+    except StateError:
+        return facts  # no room to write the end down; whoever asks is told from memory
+    content = {"ok": False, "reason": error.reason, "ended": error.to_dict()}
+    log.append(Record(run, log.seq + 1, time.time(), "result", content))
+    log.append(Record(run, log.seq + 1, time.time(), "state", {"state": ENDED_STATE, "reason": error.reason}))
+    log.close()
+    return facts
+
+
+def remove(directory: Path) -> None:
+    """Take away a dead sandbox's control groups and files; what a killed supervisor left, and what is left after an orderly end."""
+    if (directory / GROUPS).exists():
+        for group in (directory / GROUPS).read_text().splitlines():
+            groups.remove(Path(group))
+    scratch.clear(directory)
+    directory.rmdir()

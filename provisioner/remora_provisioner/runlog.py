@@ -1,0 +1,152 @@
+"""The run log: every event and output of a run, appended before it is shown, so that it outlives whoever watches.
+
+A log is one file of frames (see remora.frames), each a Record. Law: append-only; a record is in the file before anybody is sent it; a
+half-written tail, left by a crash or a full disk, is cut off before the next append and passed over when reading.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from remora import frames
+from remora.errors import ProtocolError, StateError
+from remora.streams import Peer
+from remora.wire import Buffer, Record
+
+_CHUNK = 1 << 20
+_VECTOR = 1000
+
+
+class RunLog:
+    """The writing end, owned by one supervisor. Appends go through to the operating system at once, to the disk in groups."""
+
+    def __init__(self, path: Path) -> None:
+        """Open or create the log; StateError if that cannot be done."""
+        self.path = path
+        self.trouble: str | None = None
+        self.size = 0
+        self._held: list[list[Buffer]] = []
+        self._syncing: asyncio.Task[None] | None = None
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.size, self.seq = _whole(path)
+            self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            os.ftruncate(self._file, self.size)
+        except OSError as error:
+            raise StateError(f"the run log {path} cannot be written ({error.strerror}); free space or set REMORA_STATE_DIR") from error
+
+    def append(self, record: Record) -> list[Buffer]:
+        """Write a record and return its pieces. What a full disk refuses is held in memory and written as soon as there is room."""
+        pieces = frames.encode(record)
+        self.seq = record.seq
+        self._held.append(pieces)
+        self._write_held()
+        return pieces
+
+    def _write_held(self) -> None:
+        try:
+            while self._held:
+                self._write(self._held[0])
+                self._held.pop(0)
+            self.trouble = None
+        except OSError as error:
+            os.ftruncate(self._file, self.size)
+            self.trouble = error.strerror
+
+    def _write(self, pieces: list[Buffer]) -> None:
+        at = self.size
+        for piece in pieces:
+            view = memoryview(piece).cast("B")
+            while view:
+                written = os.pwrite(self._file, view, at)
+                view, at = view[written:], at + written
+        self.size = at
+
+    def sync_soon(self, delay: float = 0.2) -> None:
+        """Have what was appended on disk within `delay` seconds; many appends share one fsync."""
+        if self._syncing is None or self._syncing.done():
+            self._syncing = asyncio.get_running_loop().create_task(self._sync(delay))
+
+    async def _sync(self, delay: float) -> None:
+        await asyncio.sleep(delay)
+        descriptor = os.dup(self._file)
+        try:
+            await asyncio.to_thread(os.fdatasync, descriptor)
+        finally:
+            os.close(descriptor)
+
+    def close(self) -> None:
+        """Close the file; safe twice."""
+        if self._syncing is not None:
+            self._syncing.cancel()
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+
+def read(path: Path, after: int = -1, start: int = 0) -> Iterator[tuple[Record, int]]:
+    """Yield each whole record with `seq` > `after`, and the file offset behind it; nothing if there is no log."""
+    decoder = frames.Decoder()
+    try:
+        file = path.open("rb", buffering=0)
+    except FileNotFoundError:
+        return
+    with file:
+        file.seek(start)
+        while count := file.readinto(decoder.writable()):
+            for message in decoder.wrote(count):
+                assert isinstance(message, Record)
+                if message.seq > after:
+                    yield message, start + decoder.taken
+
+
+def _whole(path: Path) -> tuple[int, int]:
+    """Return the length of the part that is whole, and the last number in it."""
+    size, seq = 0, -1
+    try:
+        for record, offset in read(path):
+            size, seq = offset, record.seq
+    except ProtocolError:
+        pass  # what follows the last whole record is torn
+    return size, seq
+
+
+class Follower:
+    """Sends one run's records to one peer: from the file while it is behind, straight from memory once it has caught up."""
+
+    def __init__(self, peer: Peer, path: Path, after: int, ended: Callable[[], bool]) -> None:
+        """Start behind; `ended` says whether no further record will come."""
+        self.peer, self.path = peer, path
+        self._after, self._offset, self._ended = after, 0, ended
+        self._live = False
+        self._more = asyncio.Event()
+
+    def push(self, record: Record, pieces: list[Buffer], offset: int) -> None:
+        """Take a record that was just appended; `offset` is the log's length behind it."""
+        if self._live and not self.peer.congested:
+            self.peer.send_pieces(pieces)
+            self._after, self._offset = record.seq, offset
+        else:
+            self._live = False
+        self._more.set()
+
+    async def run(self) -> None:
+        """Send until the run has ended and everything is sent; cancelled when the peer goes away."""
+        while True:
+            self._more.clear()
+            if not self._live:
+                await self._catch_up()
+            if self._live and self._ended():
+                return
+            await self._more.wait()
+
+    async def _catch_up(self) -> None:
+        for record, offset in read(self.path, self._after, self._offset):
+            self.peer.send(record)
+            self._after, self._offset = record.seq, offset
+            if self.peer.congested:
+                await self.peer.wait_drained()
+        self._live = True

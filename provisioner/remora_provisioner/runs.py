@@ -1,0 +1,96 @@
+"""One run as its supervisor sees it: its state, its log and its followers. Everything that is shown goes through `record`."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from remora.errors import RemoraError
+from remora.states import ENDED, RUN_TABLE, EndReason, RunEvent, RunState, advance
+from remora.streams import Peer
+from remora.wire import Buffer, Fields, Record, RunId, StartRun
+
+from .runlog import Follower, RunLog
+
+LOG_NAME = "log"
+
+
+class SupervisedRun:
+    """A run that a sandbox has taken; it stays known after its end, for late output and late followers."""
+
+    def __init__(self, request: StartRun, runs: Path, changed: Callable[[SupervisedRun], None]) -> None:
+        """Open the run's log (StateError if it cannot be written) and note that the run is queued."""
+        self.id = RunId(request.run)
+        self.name, self.form = request.name, request.form
+        self.request: StartRun | None = request
+        self.state = RunState.QUEUED
+        self.cut: EndReason | None = None
+        self.limit: float | None = request.body.get("timeout")
+        """Seconds after its start at which the run ends with the reason "timeout"."""
+        self.deadline: asyncio.TimerHandle | None = None
+        self.facts: dict[str, Any] = {"name": request.name, "form": request.form, "queued": time.time()}
+        self._changed = changed
+        self._followers: set[Follower] = set()
+        self._log = RunLog(runs / request.run / LOG_NAME)
+        self._path = self._log.path
+        self._warned = False
+        self.record("state", {"state": self.state.value, **self.facts})
+
+    @property
+    def ended(self) -> bool:
+        """True when the run has come to an end, its own or another."""
+        return self.state in ENDED
+
+    def record(self, kind: str, content: Fields, buffers: tuple[Buffer, ...] = ()) -> None:
+        """Append to the log, then send to who follows."""
+        entry = Record(self.id, self._log.seq + 1, time.time(), kind, content, buffers=buffers)
+        pieces = self._log.append(entry)
+        for follower in self._followers:
+            follower.push(entry, pieces, self._log.size)
+        self._log.sync_soon()
+        if self._log.trouble and not self._warned:
+            self._warned = True
+            self.record("notice", {"text": f"run log: {self._log.trouble}; output goes on, but is kept only in memory until there is room"})
+
+    def advance(self, event: RunEvent, **facts: Any) -> None:
+        """Change the state, write it down, and tell the watchers."""
+        if self.ended:
+            return
+        self.state = advance(RUN_TABLE, self.state, event)
+        self.facts |= facts | {"started" if self.state is RunState.RUNNING else "ended": time.time()}
+        if self.ended:
+            self.request = None
+            if self.deadline is not None:
+                self.deadline.cancel()
+        self.record("state", {"state": self.state.value, **facts})
+        self._changed(self)
+
+    def finish(self, content: Fields, buffers: tuple[Buffer, ...] = ()) -> None:
+        """Take the guest's result: the run's own end, unless it was cut before."""
+        self.record("result", content, buffers)
+        if content.get("ok"):
+            self.advance(RunEvent.SUCCEEDED)
+        else:
+            self.advance(RunEvent.RAISED, reason=content.get("reason") or "error")
+
+    def end(self, reason: EndReason, error: RemoraError) -> None:
+        """End the run before its code did."""
+        if not self.ended:
+            self.record("result", {"ok": False, "reason": reason.value, "ended": error.to_dict()})
+            self.advance(RunEvent.CUT, reason=reason.value)
+
+    async def follow(self, peer: Peer, after: int) -> None:
+        """Send the peer every record after that number, until the run has ended or the peer is gone."""
+        follower = Follower(peer, self._path, after, lambda: self.ended)
+        self._followers.add(follower)
+        try:
+            await follower.run()
+        finally:
+            self._followers.discard(follower)
+
+    def close(self) -> None:
+        """Close the log."""
+        self._log.close()

@@ -1,0 +1,52 @@
+"""The process around a supervisor: `python -m remora_provisioner.supervise DIRECTORY [FD]`.
+
+FD is the connection to the agent that started it. The process is its own session, so that nothing done to the processes above reaches
+it; orphans of its sandbox become its children, so that none escapes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import json
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+
+from remora import streams
+from remora.states import EndReason
+
+from .order import ENDED, SOCKET, Order
+from .supervisor import Supervisor
+
+_PR_SET_CHILD_SUBREAPER = 36
+_FAREWELL = 2.0
+
+
+async def live(directory: Path, agent: int | None) -> None:
+    """Serve one sandbox until it has ended."""
+    supervisor = Supervisor(Order.load(directory))
+    server = await streams.serve(directory / SOCKET, supervisor.accept)
+    if agent is not None:
+        await streams.adopt(socket.socket(fileno=agent), supervisor.receive, supervisor.left)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, supervisor.end, EndReason.STOPPED)
+    await supervisor.inhabit()
+    (directory / ENDED).write_text(json.dumps(supervisor.describe()))
+    server.close()
+    (directory / SOCKET).unlink(missing_ok=True)
+    await supervisor.farewell(_FAREWELL)
+
+
+def main() -> None:
+    """Read the command line and live."""
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    agent = int(sys.argv[2]) if len(sys.argv) > 2 else None
+    os.umask(0o077)
+    asyncio.run(live(Path(sys.argv[1]), agent))
+
+
+if __name__ == "__main__":
+    main()

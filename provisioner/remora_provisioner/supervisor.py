@@ -1,0 +1,274 @@
+"""One per sandbox: owns it and its run logs, and survives everything above it.
+
+A process of its own, outside the jail. It opens the jail, queues runs, hands them to the guest one at a time, writes what the guest
+emits into the run log and then to whoever follows. Kernel, backend and agent may come and go; it ends with its sandbox.
+
+Law: it decides nothing about which sandboxes there should be, and knows nothing of Jupyter beyond passing messages on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import os
+import time
+from pathlib import Path
+
+from remora import streams
+from remora.errors import Refused, RunEnded
+from remora.states import SANDBOX_TABLE, EndReason, RunEvent, SandboxEvent, SandboxState, advance
+from remora.streams import Peer, Reply
+from remora.wire import (
+    AskGuest,
+    CancelRun,
+    CommMessage,
+    Emit,
+    Fields,
+    FollowRun,
+    Hello,
+    InputReply,
+    Interrupt,
+    InterruptRun,
+    Message,
+    Ready,
+    RunChanged,
+    RunId,
+    SandboxChanged,
+    SandboxId,
+    StartRun,
+    StopSandbox,
+    Watch,
+)
+
+from .endings import explain, explain_cut
+from .order import RUNS, Order
+from .runs import SupervisedRun
+from .uplink import Uplink
+from .vessel import Vessel
+
+_REACTION = 1.0
+"""Seconds that code has to react to an interrupt before a timeout or a cancel ends its sandbox."""
+_REMEMBERED = 1000
+"""Ended runs that stay known for late output; older ones are read from their logs."""
+
+
+class Supervisor:
+    """One sandbox and its runs."""
+
+    def __init__(self, order: Order) -> None:
+        """Take the order; nothing is started yet."""
+        self._order = order
+        self._vessel = Vessel(order)
+        self._guest: Peer | None = None
+        self._peers: set[Peer] = set()
+        self._watchers: set[Peer] = set()
+        self._runs: dict[RunId, SupervisedRun] = {}
+        self._queue: list[SupervisedRun] = []
+        self._active: SupervisedRun | None = None
+        self._asked: EndReason | None = None
+        self.state = SandboxState.STARTING
+        self.facts: Fields = {"supervisor": os.getpid(), "started": time.time()} | order.facts
+        self.over = asyncio.Event()
+        self.handlers: streams.Handlers = {
+            Hello: streams.welcome,
+            Watch: self._watch,
+            StartRun: self._start_run,
+            FollowRun: self._follow_run,
+            InterruptRun: self._interrupt_run,
+            CancelRun: self._cancel_run,
+            StopSandbox: self._stop_sandbox,
+            AskGuest: self._ask_guest,
+            InputReply: self._to_guest,
+            CommMessage: self._to_guest,
+        }
+
+    # -- the sandbox
+
+    async def inhabit(self) -> None:
+        """Open the jail, serve its runs, and return when it has ended and nothing of it is left."""
+        code, trouble = None, ""
+        try:
+            guest, uplink_socket = self._vessel.open()
+            uplink = Uplink(uplink_socket, self._order.doors)
+            self._guest = await streams.adopt(guest, self._from_guest)
+            self.facts |= self._vessel.facts
+            code = await self._vessel.wait(lambda: self.end(EndReason.OUT_OF_MEMORY))
+            uplink.close()
+            # what the guest said last is still in its socket; all of it is here when the peer is gone
+            await asyncio.wait({self._guest.gone}, timeout=_REACTION)
+        except streams.RemoraError as error:
+            trouble = str(error)
+        self._end(code, trouble)
+
+    def end(self, reason: EndReason) -> None:
+        """End the sandbox for this reason; the first reason counts."""
+        self._asked = self._asked or reason
+        self._vessel.kill()
+
+    def _end(self, code: int | None, trouble: str) -> None:
+        evidence = self._vessel.evidence()
+        evidence = dataclasses.replace(evidence, asked=self._asked, code=code, trouble=trouble or evidence.trouble)
+        error = explain(evidence)
+        for run in [self._active, *self._queue]:
+            if run is not None:
+                run.end(run.cut or EndReason(error.reason), error)
+        self._active, self._queue = None, []
+        self._vessel.close()
+        for run in self._runs.values():
+            run.close()
+        self.facts |= {"reason": error.reason, "message": str(error), "peak": evidence.peak, "ended": time.time()}
+        self._happened(SandboxEvent.ENDED)
+        self.over.set()
+
+    def _happened(self, event: SandboxEvent) -> None:
+        self.state = advance(SANDBOX_TABLE, self.state, event)
+        self._tell(SandboxChanged(SandboxId(self._order.sandbox), self.state.value, self.facts))
+
+    def _tell(self, message: Message) -> None:
+        for watcher in self._watchers:
+            watcher.send(message)
+
+    # -- runs
+
+    async def _start_run(self, peer: Peer, request: StartRun) -> Fields:
+        if self.state is SandboxState.ENDED:
+            raise Refused(f"the sandbox has ended: {self.facts.get('message', '')}", reason="sandbox-ended")
+        if request.run in self._runs:
+            raise Refused(f"there is a run {request.run} already", reason="run-exists")
+        (Path(self._order.directory) / RUNS / request.run).touch()
+        run = self._runs[request.run] = SupervisedRun(request, Path(self._order.runs), self._run_changed)
+        self._queue.append(run)
+        self._run_changed(run)
+        peer.attach(run.follow(peer, -1))
+        self._next()
+        return {"state": run.state.value}
+
+    def _next(self) -> None:
+        if self._active is not None or not self._queue or self.state is not SandboxState.READY:
+            return
+        run = self._active = self._queue.pop(0)
+        assert self._guest is not None and run.request is not None
+        self._happened(SandboxEvent.TOOK_RUN)
+        self._guest.send(run.request)
+        run.advance(RunEvent.STARTED)
+        if run.limit:
+            run.deadline = asyncio.get_running_loop().call_later(run.limit, self._cut, run, EndReason.TIMEOUT)
+
+    def _cut(self, run: SupervisedRun, reason: EndReason) -> None:
+        """Interrupt the run; if it does not react, end its sandbox."""
+        run.cut = run.cut or reason
+        self._send_interrupt(run)
+        run.deadline = asyncio.get_running_loop().call_later(_REACTION, self.end, reason)
+
+    def _send_interrupt(self, run: SupervisedRun) -> None:
+        if self._guest is not None and run is self._active:
+            self._guest.send(Interrupt(run.id))
+
+    def _run_changed(self, run: SupervisedRun) -> None:
+        self._tell(RunChanged(run.id, run.state.value, run.facts))
+
+    def _from_guest(self, _: Peer, message: Message) -> None:
+        if isinstance(message, Ready):
+            self.facts |= {"guest": message.facts}
+            self._happened(SandboxEvent.READY)
+            self._next()
+        elif isinstance(message, Emit):
+            run = self._runs.get(message.run)
+            if run is not None and message.type == "result":
+                self._finished(run, message)
+            elif run is not None:
+                run.record(message.type, message.content, message.buffers)
+
+    def _finished(self, run: SupervisedRun, message: Emit) -> None:
+        if run.cut is not None and not message.content.get("ok"):
+            run.end(run.cut, explain_cut(run.cut, run.limit))
+        else:
+            run.finish(message.content, message.buffers)
+        if run is self._active:
+            self._active = None
+            self._happened(SandboxEvent.FREE)
+            self._forget_old()
+            self._next()
+
+    def _forget_old(self) -> None:
+        while len(self._runs) > _REMEMBERED:
+            oldest = next(iter(self._runs))
+            if not self._runs[oldest].ended:
+                return
+            self._runs.pop(oldest).close()
+
+    def _find(self, run: RunId) -> SupervisedRun:
+        if run not in self._runs:
+            raise Refused(f"this sandbox knows no run {run}", reason="no-such-run")
+        return self._runs[run]
+
+    # -- what others ask
+
+    async def _watch(self, peer: Peer, _: Watch) -> Fields:
+        self._watchers.add(peer)
+        return self.describe()
+
+    def describe(self) -> Fields:
+        """Return the sandbox's facts and those of every run known."""
+        runs = {r.id: {"state": r.state.value, "facts": r.facts} for r in self._runs.values()}
+        return {"sandbox": self._order.sandbox, "state": self.state.value, "facts": self.facts, "runs": runs}
+
+    async def _follow_run(self, peer: Peer, request: FollowRun) -> None:
+        await self._find(request.run).follow(peer, request.after)
+
+    async def _interrupt_run(self, _: Peer, request: InterruptRun) -> None:
+        run = self._find(request.run)
+        if run in self._queue:
+            self._drop(run)
+        self._send_interrupt(run)
+
+    async def _cancel_run(self, _: Peer, request: CancelRun) -> None:
+        run = self._find(request.run)
+        if run in self._queue:
+            self._drop(run)
+        elif not run.ended:
+            self._cut(run, EndReason.CANCELLED)
+            if request.hard:
+                self.end(EndReason.CANCELLED)
+
+    def _drop(self, run: SupervisedRun) -> None:
+        self._queue.remove(run)
+        run.end(EndReason.CANCELLED, RunEnded("cancelled before it began", reason=EndReason.CANCELLED.value))
+
+    async def _stop_sandbox(self, _: Peer, request: StopSandbox) -> None:
+        self.end(EndReason(request.reason))
+        await self.over.wait()
+
+    async def _ask_guest(self, _: Peer, request: AskGuest) -> Reply:
+        if self._guest is None or self.state is SandboxState.ENDED:
+            raise Refused("the sandbox is not running", reason="sandbox-ended")
+        answer = await self._guest.request(AskGuest(request.op, request.args, buffers=request.buffers))
+        return Reply(answer.result, answer.buffers)
+
+    async def _to_guest(self, _: Peer, message: Message) -> None:
+        if self._guest is not None:
+            self._guest.send(message)
+
+    # -- connections
+
+    def accept(self) -> Peer:
+        """Make the Peer of a new connection."""
+        return Peer(self.receive, self.left)
+
+    def receive(self, peer: Peer, message: Message) -> None:
+        """Take a message from agent, kernel or command line."""
+        self._peers.add(peer)
+        peer.handle(self.handlers, message)
+
+    def left(self, peer: Peer) -> None:
+        """Forget a connection."""
+        self._peers.discard(peer)
+        self._watchers.discard(peer)
+
+    async def farewell(self, seconds: float) -> None:
+        """Close every connection, giving what was sent so long to go out."""
+        peers = set(self._peers)
+        for peer in peers:
+            peer.close()
+        if peers:
+            await asyncio.wait({p.gone for p in peers}, timeout=seconds)

@@ -1,0 +1,84 @@
+"""How code inside a sandbox reaches Remora outside, without a network: it sends one end of a socket pair through an inherited
+descriptor, and the supervisor joins that end to the backend or to another sandbox's supervisor.
+
+Law: only the doors named in the order are opened; bytes pass through unread.
+"""
+
+from __future__ import annotations
+
+import array
+import asyncio
+import contextlib
+import json
+import os
+import socket
+from pathlib import Path
+
+from remora import streams
+
+_ROOM = 1 << 16
+
+
+class Uplink:
+    """Answers one sandbox's requests for connections."""
+
+    def __init__(self, sock: socket.socket, doors: tuple[str, ...]) -> None:
+        """Serve `sock`; a door is a socket's path, or a folder below which any file named "socket" may be reached."""
+        self._socket, self._doors = sock, doors
+        self._joins: set[asyncio.Task[None]] = set()
+        sock.setblocking(False)
+        asyncio.get_running_loop().add_reader(sock, self._requested)
+
+    def close(self) -> None:
+        """Cut every connection; safe twice."""
+        if self._socket.fileno() >= 0:
+            asyncio.get_running_loop().remove_reader(self._socket)
+            self._socket.close()
+        for join in self._joins:
+            join.cancel()
+
+    def _requested(self) -> None:
+        try:
+            data, control, _, _ = self._socket.recvmsg(_ROOM, socket.CMSG_SPACE(4))
+        except OSError:
+            return
+        for _, kind, payload in control:
+            if kind == socket.SCM_RIGHTS:
+                theirs = socket.socket(fileno=array.array("i", payload[:4])[0])
+                self._answer(data, theirs)
+        if not data and not control:
+            asyncio.get_running_loop().remove_reader(self._socket)
+
+    def _answer(self, data: bytes, theirs: socket.socket) -> None:
+        try:
+            target = Path(os.path.normpath(json.loads(data)["to"]))
+            if not any(self._opens(door, target) for door in self._doors):
+                raise PermissionError(target)
+            ours = streams.dial(target)
+        except (OSError, ValueError, KeyError, TypeError):
+            theirs.close()  # whoever asked sees a connection that is closed at once
+            return
+        task = asyncio.get_running_loop().create_task(_join(theirs, ours))
+        self._joins.add(task)
+        task.add_done_callback(self._joins.discard)
+
+    @staticmethod
+    def _opens(door: str, target: Path) -> bool:
+        return str(target) == door or (target.name == "socket" and str(target.parent.parent) == door)
+
+
+async def _join(one: socket.socket, other: socket.socket) -> None:
+    first, second = await asyncio.open_unix_connection(sock=one), await asyncio.open_unix_connection(sock=other)
+    try:
+        await asyncio.gather(_pass(first[0], second[1]), _pass(second[0], first[1]))
+    finally:
+        first[1].close()
+        second[1].close()
+
+
+async def _pass(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+    with contextlib.suppress(OSError):
+        while data := await source.read(_ROOM):
+            target.write(data)
+            await target.drain()
+    target.close()
