@@ -1,0 +1,64 @@
+"""How what came back is bound: a variable that was changed in place stays the same object here too, where that is possible.
+
+Law: names that were bound anew are bound anew. An object that was changed in place takes over the new contents, so that all who
+hold it see them; where it cannot, every name that was bound to it is bound to its successor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
+
+from remora.sync.aliases import nodes
+
+
+def bind(values: Mapping[str, object], namespace: dict[str, Any], *, mutated: Collection[str] = (), deletes: Iterable[str] = ()) -> None:
+    """Bind values to their names, and remove the names to be deleted."""
+    for name in deletes:
+        namespace.pop(name, None)
+    before = dict(namespace)
+    for name, value in values.items():
+        if name not in mutated or name not in before:
+            namespace[name] = value
+            continue
+        old = before[name]
+        shared = any(id(value) in nodes(other, namespace) for key, other in values.items() if key != name)
+        if shared or not take_over(old, value):
+            _succeed(old, value, namespace)
+
+
+def _succeed(old: Any, new: Any, namespace: dict[str, Any]) -> None:
+    for name in [name for name, value in namespace.items() if value is old]:
+        namespace[name] = new
+
+
+def take_over(old: Any, new: Any) -> bool:
+    """Give an object the contents of another of its type; False if that cannot be done safely."""
+    kind = type(old)
+    if kind is not type(new):
+        return False
+    if kind in (list, bytearray):
+        old[:] = new
+    elif kind in (dict, set):
+        old.clear()
+        old.update(new)
+    elif kind.__name__ == "ndarray" and _same_layout(old, new):
+        old[...] = new
+    elif _plain(kind):
+        vars(old).clear()
+        vars(old).update(vars(new))
+    else:
+        return False
+    return True
+
+
+def _same_layout(old: Any, new: Any) -> bool:
+    return bool(old.flags.writeable and old.shape == new.shape and old.dtype == new.dtype and not old.dtype.hasobject)
+
+
+def _plain(kind: type) -> bool:
+    """Tell whether instances keep all that they are in their `__dict__`."""
+    bases = [base for base in kind.__mro__ if base is not object]
+    custom = {"__reduce__", "__reduce_ex__", "__getstate__", "__setstate__", "__slots__", "__getnewargs__", "__getnewargs_ex__"}
+    python_made = all(base.__flags__ & (1 << 9) for base in bases)
+    return python_made and all(custom.isdisjoint(vars(base)) for base in bases)

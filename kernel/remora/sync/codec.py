@@ -1,0 +1,317 @@
+"""Variables to bytes and back: one pickler for a batch, so that what they share is still shared on the other side.
+
+Law: one dump for each variable, all with one memo; large memory goes as buffers beside the stream. Functions and classes of the
+notebook travel by value and bind to the receiver's live namespace. Bytecode is never read by another Python minor version.
+A value that cannot travel is named with its path and does not keep the others from travelling.
+"""
+
+from __future__ import annotations
+
+import gc
+import io
+import json
+import pickle
+import struct
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Union
+
+from remora.errors import SendError
+from remora.sync import classes, receiving, sides
+from remora.sync.explain import explain
+from remora.sync.marks import Hasher
+from remora.sync.reducers import TABLE, Box, reducer_for
+from remora.sync.registry import REGISTRY
+from remora.sync.salvage import memo_after
+
+Buffer = Union[bytes, bytearray, memoryview]
+MAGIC = b"RMS1"
+HEAD = struct.Struct("<4sI")
+IN_BAND = 4096  # bytes: a smaller buffer costs more as a piece of its own
+DEEP_STACK = 512 * 1024 * 1024  # bytes of address space, touched only as deep as the nesting goes
+DEEP_LIMIT = 60_000  # levels
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Variables as bytes, the global names that their functions use, and what could not be encoded."""
+
+    names: tuple[str, ...]
+    stream: bytes
+    buffers: tuple[Buffer, ...]
+    deps: frozenset[str] = frozenset()
+    failures: dict[str, SendError] = field(default_factory=dict)
+
+    @property
+    def nbytes(self) -> int:
+        """Return the size of stream and buffers in bytes."""
+        return len(self.stream) + sum(memoryview(buffer).nbytes for buffer in self.buffers)
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """Variables that arrived, and those that could not be rebuilt here."""
+
+    values: dict[str, object]
+    failures: dict[str, SendError]
+
+
+class Packer(pickle.Pickler):
+    """The C pickler with our reducers, looked up once for each type."""
+
+    marking = False
+
+    def __init__(self, file: Any, namespace: dict[str, Any], buffers: Callable[[pickle.PickleBuffer], Any] | None) -> None:
+        """Write to a file object; functions of `namespace` bind to the receiver's."""
+        super().__init__(file, 5, buffer_callback=buffers)
+        self.namespace = namespace
+        self.homes = {"__main__", str(namespace.get("__name__", "__main__"))}
+        self.deps: set[str] = set()
+        self.roots: set[int] = set()
+        self.met: list[type] = []
+        self._table = dict(TABLE)
+        self._boxes: dict[int, Box] = {}
+
+    def reducer_override(self, value: Any) -> Any:
+        """Take a value apart by the table's row for its type."""
+        kind = type(value)
+        try:
+            reduce = self._table[kind]
+        except KeyError:
+            reduce = self._table[kind] = reducer_for(kind)
+        return NotImplemented if reduce is None else reduce(self, value)
+
+    def box(self, scope: dict[str, Any]) -> Box:
+        """Return the one stand-in of a dictionary of globals in this batch."""
+        return self._boxes.setdefault(id(scope), Box(scope))
+
+    def digest(self, cls: type) -> bytes:
+        """Return the digest of a class's own contents."""
+        return class_digest(cls, self.namespace)
+
+
+class Marker(Packer):
+    """A packer into a hash: sources and other sides' needs are left out, classes are met by their id."""
+
+    marking = True
+
+
+class Unpacker(pickle.Unpickler):
+    """The C unpickler; what a stream looks for in `__main__` is the receiver's live namespace."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Return a module's attribute, or a variable of the live namespace."""
+        return _live(module, name) or super().find_class(module, name)
+
+
+class CarefulUnpacker(pickle._Unpickler):  # type: ignore[misc]
+    """The same in Python, for what follows a broken variable."""
+
+    def __init__(self, file: Any, memo: dict[int, Any], *, buffers: Iterable[Any]) -> None:
+        """Go on with a memo."""
+        super().__init__(file, buffers=buffers)
+        self.memo = memo
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Return a module's attribute, or a variable of the live namespace."""
+        return _live(module, name) or super().find_class(module, name)
+
+
+def _live(module: str, name: str) -> Any:
+    return receiving.live_namespace().get(name) if module == "__main__" else None
+
+
+@contextmanager
+def no_garbage_collection() -> Iterator[None]:
+    """Suspend the cyclic collector: it walks over all that is being made, again and again."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+def encode(values: Mapping[str, object], *, namespace: dict[str, Any]) -> Encoded:
+    """Turn variables into bytes; those that cannot travel are in `failures`, the others are not harmed by them."""
+    left = dict(values)
+    failures: dict[str, SendError] = {}
+    with no_garbage_collection():
+        while True:
+            done, failed = _attempt_deeply(left, namespace)
+            if not failed:
+                break
+            for name, error in failed.items():
+                failures[name] = explain(name, left.pop(name), error, namespace=namespace)
+    return Encoded(done.names, done.stream, done.buffers, done.deps, failures)
+
+
+def _attempt_deeply(values: dict[str, Any], namespace: dict[str, Any]) -> tuple[Encoded, dict[str, Exception]]:
+    done, failed = _attempt(values, namespace)
+    if any(isinstance(error, RecursionError) for error in failed.values()):
+        done, failed = _with_large_stack(lambda: _attempt(values, namespace))
+    return done, failed
+
+
+def _attempt(values: dict[str, Any], namespace: dict[str, Any]) -> tuple[Encoded, dict[str, Exception]]:
+    """Pack all variables once; after a failure the rest is only tried, since the memo holds what was not written."""
+    file, buffers = io.BytesIO(), list[pickle.PickleBuffer]()
+    packer = Packer(file, namespace, lambda buffer: _keep(buffer, buffers))
+    packer.roots |= {id(value) for value in values.values()}
+    failed: dict[str, Exception] = {}
+    ends: list[tuple[int, int]] = []
+    for name, value in values.items():
+        try:
+            packer.dump(value)
+        except Exception as error:  # user code (__reduce__, __getstate__) runs here and may raise anything
+            failed[name] = error
+        ends.append((file.tell(), len(buffers)))
+    head = _head(tuple(values), ends)
+    stream = head + file.getvalue() if not failed else b""
+    raw = tuple(buffer.raw() for buffer in buffers)
+    return Encoded(tuple(values), stream, raw, frozenset(packer.deps)), failed
+
+
+def _keep(buffer: pickle.PickleBuffer, buffers: list[pickle.PickleBuffer]) -> bool:
+    if buffer.raw().nbytes < IN_BAND:
+        return True
+    buffers.append(buffer)
+    return False
+
+
+def _head(names: tuple[str, ...], ends: list[tuple[int, int]]) -> bytes:
+    text = json.dumps({"names": names, "ends": ends, "sides": sides.sides()}).encode()
+    return HEAD.pack(MAGIC, len(text)) + text
+
+
+def decode(stream: bytes, buffers: Sequence[Buffer], *, namespace: dict[str, Any]) -> dict[str, object]:
+    """Rebuild variables bound to `namespace`, without putting them there; raises SendError if one cannot be rebuilt."""
+    decoded = decode_each(stream, buffers, namespace=namespace)
+    for error in decoded.failures.values():
+        raise error
+    return decoded.values
+
+
+def decode_each(stream: bytes, buffers: Sequence[Buffer], *, namespace: dict[str, Any]) -> Decoded:
+    """Rebuild what can be rebuilt; raises SendError only if the stream is not for this Python."""
+    view = memoryview(stream)
+    magic, length = HEAD.unpack_from(view)
+    if magic != MAGIC:
+        raise SendError("what arrived is not a stream of variables; both sides need the same version of Remora")
+    head = json.loads(bytes(view[HEAD.size : HEAD.size + length]))
+    sides.check(head["sides"])
+    body = view[HEAD.size + length :]
+    ready = [_writeable(buffer) for buffer in buffers]
+    with no_garbage_collection(), receiving.into(namespace):
+        decoded = _load_each(head, body, ready)
+        for cls in classes.take_applied():
+            REGISTRY.record(cls).digest = class_digest(cls, namespace)
+    return decoded
+
+
+def _load_each(head: dict[str, Any], body: memoryview, buffers: list[Any]) -> Decoded:
+    """Read segment after segment with one unpickler; after a failure go on with one that knows what is lost."""
+    values: dict[str, object] = {}
+    failures: dict[str, SendError] = {}
+    file = io.BytesIO(body)
+    unpacker: Any = Unpacker(file, buffers=_from(buffers, 0))
+    start = 0
+    for name, (end, last) in zip(head["names"], head["ends"]):
+        try:
+            values[name] = unpacker.load()
+        except Exception as error:  # constructors of the user's and of libraries' classes run here
+            failures[name] = _arrival(name, error)
+            memo = memo_after(_memo_of(unpacker), bytes(body[:start]), bytes(body[start:end]))
+            file.seek(end)
+            unpacker = CarefulUnpacker(file, memo, buffers=_from(buffers, last))
+        start = end
+    return Decoded(values, failures)
+
+
+def _from(buffers: list[Any], first: int) -> Iterator[Any]:
+    return iter(buffers[first:])
+
+
+def _memo_of(unpacker: Any) -> dict[int, Any]:
+    return dict(unpacker.memo.copy())
+
+
+def _arrival(name: str, error: Exception) -> SendError:
+    if isinstance(error, SendError):
+        return error
+    if isinstance(error, ModuleNotFoundError):
+        text = f"{name}: module {error.name!r} is not installed on the side that received it; add it with pip="
+    else:
+        text = f"{name}: cannot be rebuilt where it arrived: {type(error).__name__}: {error}; make it there instead"
+    return SendError(text, name=name)
+
+
+def _writeable(buffer: Buffer) -> Buffer:
+    view = memoryview(buffer)
+    return bytearray(view) if view.readonly else buffer
+
+
+def fingerprint(value: object, *, namespace: dict[str, Any]) -> bytes | None:
+    """Return a digest of a value's contents as this side sees them, None if there is none (treat it as changed)."""
+    return mark(value, namespace=namespace)[0]
+
+
+def mark(value: object, *, namespace: dict[str, Any]) -> tuple[bytes | None, frozenset[str]]:
+    """Return a value's digest and the global names that its functions and classes use."""
+    hasher = Hasher()
+    marker = Marker(hasher, namespace, hasher.buffer)
+    try:
+        with no_garbage_collection():
+            deeply(lambda: _mark(marker, value))
+    except Exception:  # user code runs here; what cannot be marked counts as changed
+        return None, frozenset(marker.deps)
+    return hasher.digest(), frozenset(marker.deps)
+
+
+def _mark(marker: Marker, value: object) -> None:
+    marker.dump(value)
+    for cls in marker.met:  # grows as classes lead to others
+        marker.dump((classes.skeleton_of(cls), classes.contents_of(cls)))
+
+
+def class_digest(cls: type, namespace: dict[str, Any]) -> bytes:
+    """Return a digest of the contents of one class; other classes in it count by their id."""
+    hasher = Hasher()
+    Marker(hasher, namespace, hasher.buffer).dump(classes.contents_of(cls))
+    return hasher.digest()
+
+
+def deeply(work: Callable[[], Any]) -> Any:
+    """Do the work; when nesting is too deep for this thread, do it again in one with a large stack."""
+    try:
+        return work()
+    except RecursionError:
+        return _with_large_stack(work)
+
+
+def _with_large_stack(work: Callable[[], Any]) -> Any:
+    outcome: list[tuple[bool, Any]] = []
+
+    def run() -> None:
+        try:
+            outcome.append((True, work()))
+        except BaseException as error:  # handed to the caller's thread, which raises it
+            outcome.append((False, error))
+
+    limit, size = sys.getrecursionlimit(), threading.stack_size(DEEP_STACK)
+    try:
+        sys.setrecursionlimit(max(limit, DEEP_LIMIT))
+        thread = threading.Thread(target=run, name="remora-deep")
+        thread.start()
+        thread.join()
+    finally:
+        sys.setrecursionlimit(limit)
+        threading.stack_size(size)
+    done, result = outcome[0]
+    if done:
+        return result
+    raise result
