@@ -1,0 +1,46 @@
+# The front door. Every target first makes sure that .venv holds what it needs; nothing is installed outside this folder.
+#   make demo    a notebook with remote cells, run in a real sandbox, on real data
+#   make test    all tests                     (TESTS="tests/kernel -k name" for some of them)
+#   make check   style, types, layers, docs and the house tests, without the rest
+#   make bench   the figures of docs/reference/performance.md, measured here
+#   make docs    the documentation, as docs/_build/html/index.html
+#   make clean   remove what was built, but keep .venv
+
+SHELL := /bin/sh
+VENV := .venv
+PY := $(VENV)/bin/python
+STAMP := $(VENV)/.installed
+TESTS ?= tests
+
+.PHONY: help demo test check bench docs clean
+.DEFAULT_GOAL := help
+
+help:
+	@sed -n 's/^#   //p' Makefile
+
+$(STAMP): pyproject.toml kernel/kernelspec/kernel.json .ci/prepare
+	@sh .ci/prepare $(VENV)
+	@touch $(STAMP)
+
+demo: $(STAMP)
+	@$(PY) notebooks/demo.py
+
+test: $(STAMP)
+	@$(PY) -m pytest $(TESTS)
+
+check: $(STAMP) docs
+	@$(PY) -m ruff check
+	@$(PY) -m ruff format --check
+	@$(PY) -m mypy
+	@$(VENV)/bin/lint-imports
+	@$(PY) -m pytest -q tests/house
+
+bench: $(STAMP)
+	@$(PY) tests/bench/run.py
+
+docs: $(STAMP)
+	@$(PY) -m sphinx --quiet --fail-on-warning --keep-going -b html docs docs/_build/html
+
+clean:
+	rm -rf build dist demo docs/_build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	find kernel provisioner backend tests notebooks -name __pycache__ -type d -prune -exec rm -rf {} +

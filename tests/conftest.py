@@ -1,0 +1,95 @@
+"""What holds for every test: a home of its own for the session, nothing left behind, no silent skip.
+
+Law: fixtures that only one component needs live beside its tests, not here.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import leaks
+import pytest
+import skips
+import zmq
+
+# Tests below these folders start processes, so each is held to leave none behind.
+_WATCHED = {"backend", "journeys", "provisioner"}
+_HERE = Path(__file__).parent
+_SESSION = pytest.StashKey[Path]()
+_KEEP = pytest.StashKey[bool]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give the session a home of its own: a test never meets the backend, settings or temporary files of the person."""
+    session = Path(tempfile.mkdtemp(prefix="rt-"))
+    config.stash[_SESSION] = session
+    home = session / ".home"
+    home.mkdir(0o700)
+    tempfile.tempdir = str(session)
+    os.environ |= {
+        leaks.MARK: str(session),
+        "TMPDIR": str(session),
+        "XDG_STATE_HOME": str(home),
+        "XDG_RUNTIME_DIR": str(home),
+        "XDG_CONFIG_HOME": str(home),
+        "IPYTHONDIR": str(home / "ipython"),
+        "JUPYTER_CONFIG_DIR": str(home / "jupyter"),
+        "JUPYTER_RUNTIME_DIR": str(home / "runtime"),
+        "MPLCONFIGDIR": str(home / "matplotlib"),
+    }
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Keep the session's folder after a failure, for a look; the person removes it."""
+    if exitstatus in {pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.INTERNAL_ERROR}:
+        session.config.stash[_KEEP] = True
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Remove the session's folder."""
+    if not config.stash.get(_KEEP, False):
+        shutil.rmtree(config.stash[_SESSION], ignore_errors=True)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Iterator[None]:
+    """Judge the skip of a test."""
+    report = yield
+    skips.judge(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Iterator[None]:
+    """Judge the skip of a whole file."""
+    report = yield
+    skips.judge(report)
+    return report
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _warm() -> None:
+    """Start what a library starts once in a process and keeps, so that the first test is not blamed for it."""
+    zmq.Context.instance().socket(zmq.PAIR).close()
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left(request: pytest.FixtureRequest, _warm: None) -> Iterator[None]:
+    """Fail a test that leaks a process, thread, descriptor, mount, control group or temporary folder."""
+    place: Any = request.path.relative_to(_HERE).parts[0] if request.path.is_relative_to(_HERE) else ""
+    if place not in _WATCHED:
+        yield
+        return
+    session = request.config.stash[_SESSION]
+    before = leaks.take(session)
+    yield
+    grown = leaks.settle(before, session)
+    leaks.end([pid for pid in grown.get("processes", {}) if isinstance(pid, int)])
+    if grown:
+        lines = [f"{kind}: {text}" for kind, things in grown.items() for text in things.values()]
+        pytest.fail("left behind\n  " + "\n  ".join(lines), pytrace=False)
