@@ -1,0 +1,198 @@
+"""The user's sys.stdout and sys.stderr, and descriptors 1 and 2 beneath them: all of it becomes output of the run that wrote it.
+
+Law: Python text goes straight to the outbox. What C code and child processes write comes through two pipes that a thread reads;
+`drain` takes what is still in them, so that nothing a run wrote comes after its result. In a forked child the streams write to those
+pipes. The descriptors given at start stay the log of the guest itself.
+"""
+
+from __future__ import annotations
+
+import codecs
+import fcntl
+import io
+import os
+import select
+import sys
+import threading
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from . import origin
+from .outbox import Outbox
+
+_CHUNK = 1 << 20
+_RECENT = 0.002  # seconds: a child process that wrote something has needed longer
+_F_SETPIPE_SZ = 1031
+
+
+class Console:
+    """Both streams and both pipes."""
+
+    def __init__(self, outbox: Outbox) -> None:
+        """Redirect descriptors 1 and 2, and replace sys.stdout and sys.stderr."""
+        self.outbox: Outbox | None = outbox
+        self._lock = threading.Lock()
+        self._pipes = {_redirect(1): ("stdout", _decoder()), _redirect(2): ("stderr", _decoder())}
+        self._wrote = 0.0
+        sys.stdout, sys.stderr = Stream(self, "stdout", 1), Stream(self, "stderr", 2)
+        threading.Thread(target=self._read_forever, name="remora-console", daemon=True).start()
+
+    def write(self, name: str, descriptor: int, text: str) -> None:
+        """Take text of a stream, after what came through the pipes before it."""
+        if self.outbox is None:
+            _write_all(descriptor, text)
+            return
+        now = time.monotonic()
+        # never waiting for it: a destructor may print in the middle of a take, even in the thread that others wait for
+        if now - self._wrote > _RECENT and self._lock.acquire(blocking=False):
+            self._take_locked()
+        self._wrote = now
+        self.outbox.text(origin.current(), name, text)
+
+    def flush(self) -> None:
+        """Send what is at hand."""
+        if self.outbox is not None:
+            self.outbox.flush()
+
+    def drain(self) -> None:
+        """Take everything that was written to the descriptors so far, in this process or by its children."""
+        for stream in (sys.__stdout__, sys.__stderr__):
+            if stream is not None and not stream.closed:
+                stream.flush()
+        ctypes = sys.modules.get("ctypes")
+        if ctypes is not None and hasattr(ctypes, "CDLL"):
+            # C code's own buffers; without ctypes hardly anything in this process writes through them
+            ctypes.CDLL(None).fflush(None)
+        self._take()
+
+    def forget(self) -> None:
+        """Become the console of a forked child: its output goes to the parent through the pipes."""
+        self.outbox = None
+        self._lock = threading.Lock()
+
+    def _read_forever(self) -> None:
+        ready = select.poll()
+        for pipe in self._pipes:
+            ready.register(pipe, select.POLLIN)
+        while True:
+            ready.poll()
+            self._take()
+
+    def _take(self) -> None:
+        self._lock.acquire()
+        self._take_locked()
+
+    def _take_locked(self) -> None:
+        try:
+            for pipe, (name, decoder) in self._pipes.items():
+                while data := _read(pipe):
+                    text = decoder.decode(data)
+                    if text and self.outbox is not None:
+                        self.outbox.text(origin.latest(), name, text)
+        finally:
+            self._lock.release()
+
+
+class Stream(io.TextIOBase):
+    """A text stream into the console."""
+
+    encoding = "utf-8"
+    errors = "backslashreplace"
+    newlines = None
+
+    def __init__(self, console: Console, name: str, descriptor: int) -> None:
+        """Write as "stdout" or "stderr"."""
+        super().__init__()
+        self._console, self.name, self._descriptor = console, f"<{name}>", descriptor
+        self._channel = name
+        self.mode = "w"
+
+    @property
+    def buffer(self) -> Any:
+        """Return a binary stream to the same place."""
+        return _Bytes(self)
+
+    def write(self, text: str) -> int:
+        """Write text; from any thread."""
+        if not isinstance(text, str):
+            raise TypeError(f"write() argument must be str, not {type(text).__name__}")
+        if text:
+            self._console.write(self._channel, self._descriptor, text)
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:  # type: ignore[override]  # typeshed wants buffers for all of io
+        """Write pieces of text as one."""
+        self.write("".join(lines))
+
+    def flush(self) -> None:
+        """Send what was written, if some time has passed since the last."""
+        self._console.flush()
+
+    def isatty(self) -> bool:
+        """Say no: the other end is a notebook."""
+        return False
+
+    def fileno(self) -> int:
+        """Return the descriptor whose output goes to the same place."""
+        return self._descriptor
+
+    def writable(self) -> bool:
+        """Say yes."""
+        return True
+
+    def reconfigure(self, **_options: Any) -> None:
+        """Accept what a terminal's stream accepts; text stays text until it is in a frame."""
+
+    def close(self) -> None:
+        """Stay open: whoever closes it would close it for all code to come."""
+
+
+class _Bytes(io.RawIOBase):
+    """The binary face of a stream."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        raw = bytes(data)
+        self._stream.write(raw.decode("utf-8", "replace"))
+        return len(raw)
+
+    def flush(self) -> None:
+        self._stream.flush()
+
+    def fileno(self) -> int:
+        return self._stream.fileno()
+
+
+def _redirect(descriptor: int) -> int:
+    reader, writer = os.pipe()
+    fcntl.fcntl(reader, fcntl.F_SETFL, os.O_NONBLOCK)
+    try:
+        fcntl.fcntl(writer, _F_SETPIPE_SZ, _CHUNK)
+    except OSError:
+        pass  # an ordinary user's pipes may be limited; a small one only makes children wait more often
+    os.dup2(writer, descriptor)
+    os.close(writer)
+    return reader
+
+
+def _decoder() -> codecs.IncrementalDecoder:
+    return codecs.getincrementaldecoder("utf-8")("replace")
+
+
+def _read(pipe: int) -> bytes:
+    try:
+        return os.read(pipe, _CHUNK)
+    except BlockingIOError:
+        return b""
+
+
+def _write_all(descriptor: int, text: str) -> None:
+    data = memoryview(text.encode("utf-8", "backslashreplace"))
+    while data:
+        data = data[os.write(descriptor, data) :]

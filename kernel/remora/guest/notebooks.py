@@ -1,0 +1,63 @@
+"""Running a whole notebook: every code cell in turn, in the one shell, as one run.
+
+Law: the tags `skip-execution` and `raises-exception` mean what nbclient means by them. Each cell says when it starts and how it ends;
+the first error that is not expected ends the run.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ..wire import Emit, Fields, StartRun
+from . import origin
+from .cells import Cell, execute
+from .outcome import Outcome
+
+if TYPE_CHECKING:
+    from .service import Guest
+
+
+async def run_notebook(guest: Guest, message: StartRun, outcome: Outcome) -> None:
+    """Run all code cells of a notebook."""
+    shell = guest.shell
+    guest.load_remora()
+    for index, cell in enumerate(message.body["notebook"].get("cells", [])):
+        if _skipped(cell):
+            continue
+        ended = await _run(guest, message, index, cell)
+        outcome.execution_count = shell.execution_count - 1
+        if ended.error is not None and not (message.body.get("allow_errors") or "raises-exception" in _tags(cell)):
+            outcome.error, outcome.exception = ended.error, ended.exception
+            return
+
+
+async def _run(guest: Guest, message: StartRun, index: int, cell: Fields) -> Outcome:
+    header = {"msg_id": f"{message.run}.{index}", "msg_type": "execute_request"}
+    origin.begin(origin.Origin(message.run, index, header, bool(message.body.get("allow_stdin"))))
+    count = guest.shell.execution_count
+    tell(guest, message, {"index": index, "status": "started", "execution_count": count})
+    ended = Outcome()
+    await execute(guest, message.run, Cell(_source(cell), cell_id=cell.get("id")), ended)
+    guest.console.drain()
+    facts = {"index": index, "status": "ended", "execution_count": count, "ok": ended.error is None}
+    tell(guest, message, facts if ended.error is None else {**facts, "error": ended.error})
+    return ended
+
+
+def tell(guest: Guest, message: StartRun, facts: Fields) -> None:
+    """Send how a cell is doing."""
+    guest.outbox.put(Emit(message.run, "cell", facts))
+
+
+def _source(cell: Fields) -> str:
+    source: Any = cell.get("source", "")
+    return source if isinstance(source, str) else "".join(source)
+
+
+def _tags(cell: Fields) -> list[str]:
+    tags: list[str] = cell.get("metadata", {}).get("tags", [])
+    return tags
+
+
+def _skipped(cell: Fields) -> bool:
+    return cell.get("cell_type") != "code" or not _source(cell).strip() or "skip-execution" in _tags(cell)

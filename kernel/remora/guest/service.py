@@ -1,0 +1,210 @@
+"""The guest's life: boot, take messages, run what they ask, one thing after the other.
+
+Law: user code executes on the main thread, inside the one asyncio loop that runs for as long as the process. Runs and questions wait
+in one queue. What must reach a busy guest (interrupts, answers to `input()`) is handled by the receiving thread itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import faulthandler
+import gc
+import os
+import sys
+import threading
+import types
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+from ..errors import InternalError, Refused, RemoraError
+from ..sync.ledger import Ledger
+from ..wire import Answer, AskGuest, CommMessage, Fields, InputReply, Interrupt, Message, Ready, StartRun
+from . import origin, questions
+from .calls import run_call
+from .cells import run_cell
+from .console import Console
+from .interrupts import Interrupts
+from .link import Link
+from .notebooks import run_notebook
+from .outbox import Outbox
+from .outcome import Outcome
+from .stdin import Stdin
+
+if TYPE_CHECKING:
+    from .shell import ZMQInteractiveShell
+
+IPYTHON_FLOOR = (8, 20)
+FORMS: dict[str, Callable[[Guest, StartRun, Outcome], Awaitable[None]]] = {
+    "cell": run_cell,
+    "call": run_call,
+    "notebook": run_notebook,
+}
+
+
+class Guest:
+    """The parts of this process, and what it does with each message."""
+
+    def __init__(self, link: Link, log: int) -> None:
+        """Take over the process: its descriptors, streams, signals and `__main__`."""
+        self.link = link
+        self.module = types.ModuleType("__main__")
+        self.namespace: Fields = vars(self.module)
+        sys.modules["__main__"] = self.module
+        self.outbox = Outbox(link.send, log)
+        self.console = Console(self.outbox)
+        self.interrupts = Interrupts()
+        self.stdin = Stdin(self.outbox, self.console)
+        self.ledger = Ledger()
+        self.loop = asyncio.new_event_loop()
+        self._shell: ZMQInteractiveShell | None = None
+        self._extended = False
+        self._process = os.getpid()
+        self._queue: asyncio.Queue[StartRun | AskGuest] = asyncio.Queue()
+        origin.teach_threads()
+        os.register_at_fork(after_in_child=self._forked)
+
+    # -- the shell, made when it is first needed
+
+    @property
+    def shell(self) -> ZMQInteractiveShell:
+        """Return the shell; raises Refused where IPython is missing or too old."""
+        if self._shell is None:
+            _check_ipython()
+            from . import comms
+            from .kernel import Kernel
+            from .shell import make_shell
+
+            comms.install(self.outbox)
+            self._shell = make_shell(self.outbox, self.module, Kernel(self.outbox, self.stdin))
+        return self._shell
+
+    def loop_runs(self, shell: ZMQInteractiveShell) -> bool:
+        """Return whether cells that await are for asyncio's loop, which is the default (`%autoawait`)."""
+        from IPython.core.async_helpers import _asyncio_runner
+
+        return shell.loop_runner is _asyncio_runner
+
+    def load_remora(self) -> None:
+        """Let the code use `%%remote` here too, once."""
+        if not self._extended:
+            self._extended = True
+            self.shell.extension_manager.load_extension("remora")
+
+    # -- messages
+
+    def take(self, message: Message) -> None:
+        """Take a message, on the receiving thread."""
+        if isinstance(message, Interrupt):
+            self.interrupts.request(message.run)
+        elif isinstance(message, InputReply):
+            self.stdin.reply(message)
+        elif isinstance(message, CommMessage):
+            self.loop.call_soon_threadsafe(self._deliver, message)
+        elif isinstance(message, (StartRun, AskGuest)):
+            self.loop.call_soon_threadsafe(self._queue.put_nowait, message)
+
+    async def serve(self) -> None:
+        """Run and answer, in order, for ever."""
+        while True:
+            message = await self._queue.get()
+            if isinstance(message, StartRun):
+                await self._run(message)
+            else:
+                self._answer(message)
+
+    async def _run(self, message: StartRun) -> None:
+        body, outcome = message.body, Outcome()
+        origin.begin(origin.Origin(message.run, request=body.get("parent") or {}, allow_stdin=bool(body.get("allow_stdin"))))
+        try:
+            form = FORMS.get(message.form)
+            if form is None:
+                raise Refused(f"a sandbox of this version does not run a {message.form!r}; use the same version of Remora on both sides")
+            await form(self, message, outcome)
+        except BaseException as error:  # a run ends with a result, whatever user code did to our bookkeeping
+            self.interrupts.forbid()
+            self.end_fork()
+            outcome.fail(error)
+        self.console.drain()
+        self.outbox.put(outcome.emit(message.run, self.namespace))
+
+    def _answer(self, question: AskGuest) -> None:
+        try:
+            result, buffers = questions.answer(self, question.op, question.args)
+            self.outbox.put(Answer(question.ask, result, buffers=buffers))
+        except RemoraError as error:
+            self.outbox.put(Answer(question.ask, error=error.to_dict()))
+        except Exception as error:  # completers and reprs of user classes may raise anything
+            failed = InternalError(f"{question.op} failed in the sandbox: {type(error).__name__}: {error}")
+            self.outbox.put(Answer(question.ask, error=failed.to_dict()))
+
+    def _deliver(self, message: CommMessage) -> None:
+        from . import comms
+
+        whose = comms.origin_of(message)
+        if whose is None:
+            return
+        with origin.within(whose):
+            try:
+                with self.interrupts.allowed(whose.run):
+                    comms.deliver(message)
+            except KeyboardInterrupt:
+                self.shell.showtraceback()
+
+    # -- forked children
+
+    def _forked(self) -> None:
+        """Let a forked child be an ordinary process, which only shares where its output goes."""
+        self.link.forget()
+        self.outbox.forget()
+        self.console.forget()
+        self.interrupts.forget()
+
+    def end_fork(self) -> None:
+        """End a child that user code forked and then let run into the guest's own code."""
+        if os.getpid() != self._process:
+            os._exit(0)
+
+
+def _check_ipython() -> None:
+    try:
+        from IPython.core.release import version_info
+    except ImportError:
+        found = "IPython is not there"
+    else:
+        if version_info[:2] >= IPYTHON_FLOOR:
+            return
+        found = "it is " + ".".join(map(str, version_info[:3]))
+    floor = ".".join(map(str, IPYTHON_FLOOR))
+    raise Refused(f'cells need IPython {floor} or newer in the sandbox, and {found}; add pip="ipython>={floor}". Functions run without.')
+
+
+def _facts() -> Fields:
+    from importlib.metadata import PackageNotFoundError, version
+
+    versions = {}
+    for name in ("IPython", "dill"):
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return {"python": ".".join(map(str, sys.version_info[:3])), "pid": os.getpid(), "versions": versions}
+
+
+def main() -> None:
+    """Serve until the supervisor goes away."""
+    log = os.dup(2)
+    faulthandler.enable(log)
+    guest = Guest(Link(int(os.environ.pop("REMORA_GUEST_FD"))), log)
+    sys.argv[:] = [""]
+    sys.path.insert(0, "")
+    asyncio.set_event_loop(guest.loop)
+    guest.outbox.put(Ready(_facts()))
+    serving = guest.loop.create_task(guest.serve())
+    threading.Thread(target=guest.link.receive_forever, args=(guest.take,), name="remora-in", daemon=True).start()
+    gc.collect()
+    gc.freeze()
+    while not serving.done():
+        try:
+            guest.loop.run_forever()
+        except (KeyboardInterrupt, SystemExit):
+            continue  # out of a background task of the user's; what it stopped goes on

@@ -1,0 +1,45 @@
+"""Variables of a run: they arrive before its code, and what it made or changed goes home after it.
+
+Law: `sync` decides what travels; here is only the order in which it is asked. Decoding runs user code, so it can be interrupted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from ..sync.codec import decode
+from ..wire import Fields, StartRun
+from .outcome import Outcome
+
+if TYPE_CHECKING:
+    from .service import Guest
+
+
+def arrive(guest: Guest, message: StartRun) -> dict[str, object]:
+    """Bind the variables that came along, and return them; raises SendError."""
+    deletes: Iterable[str] = message.body.get("deletes") or ()
+    for name in deletes:
+        guest.namespace.pop(name, None)
+    values: dict[str, object] = {}
+    if message.body.get("values"):
+        with guest.interrupts.allowed(message.run):
+            values = decode(bytes(message.buffers[0]), message.buffers[1:], namespace=guest.namespace)
+    guest.namespace.update(values)
+    guest.ledger.incoming(values, guest.namespace, deletes)
+    return values
+
+
+def before(guest: Guest, body: Fields) -> Any:
+    """Note how the namespace looks before the code; None when nothing is to come home."""
+    return guest.ledger.before(guest.namespace, body.get("reads")) if body.get("sync", True) else None
+
+
+def go_home(guest: Guest, body: Fields, noted: Any, outcome: Outcome) -> None:
+    """Put into the outcome what the code made, changed and deleted."""
+    if noted is None:
+        return
+    outgoing = guest.ledger.changes(guest.namespace, noted, body.get("outs"))
+    outcome.keep(outgoing.encoded, guest.namespace)
+    outcome.deleted = outgoing.deletes
+    guest.ledger.sent(outgoing)
