@@ -77,10 +77,9 @@ class OpenSession(Request):
 
 @dataclass(frozen=True)
 class LeaveKernel(Request):
-    """A kernel ends; its sandboxes are kept for `grace` seconds for whoever attaches, or ended at once when 0."""
+    """A kernel has ended for good: so do its sandboxes, each when its runs are over."""
 
     kernel: str
-    grace: float
 
 
 @dataclass(frozen=True)
@@ -98,6 +97,13 @@ class ListAll(Request):
     """Answer: `sandboxes` and `runs` (newest first, at most `limit`), each a dictionary of facts, and the `machine`."""
 
     limit: int = 200
+
+
+@dataclass(frozen=True)
+class FindSandbox(Request):
+    """Answer: the sandbox's facts, also when it has ended."""
+
+    sandbox: SandboxId
 
 
 @dataclass(frozen=True)

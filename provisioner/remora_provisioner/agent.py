@@ -22,7 +22,7 @@ from remora.resources import SandboxSpec
 from remora.settings import JAIL
 from remora.states import EndReason, SandboxState
 from remora.streams import Peer
-from remora.wire import Fields, Message, RunChanged, RunId, SandboxChanged, SandboxId, StopSandbox, Watch
+from remora.wire import Fields, Message, Record, RunChanged, RunId, SandboxChanged, SandboxId, StopSandbox, Watch
 
 from . import jails, limits, mirror, recovery
 from .endings import Evidence, explain
@@ -41,6 +41,9 @@ class Listener(Protocol):
     def run_changed(self, sandbox: SandboxId, run: RunId, state: str, facts: Fields) -> None:
         """A run changed its state."""
 
+    def recorded(self, record: Record) -> None:
+        """A run that the agent follows has one more entry in its log."""
+
 
 class Agent:
     """The sandboxes of one machine."""
@@ -53,7 +56,7 @@ class Agent:
         self._peers: dict[SandboxId, Peer] = {}
         self._children: dict[SandboxId, subprocess.Popen[bytes]] = {}
         self._open_runs: dict[SandboxId, set[RunId]] = {}
-        self._gone: dict[SandboxId, asyncio.Event] = {}
+        self._burials: dict[SandboxId, asyncio.Task[None]] = {}
 
     def endpoint(self, sandbox: SandboxId) -> Fields:
         """Return how a client on this machine reaches the sandbox's supervisor."""
@@ -64,6 +67,10 @@ class Agent:
         if sandbox not in self._peers:
             raise StateError(f"sandbox {sandbox} is not running", reason="sandbox-ended")
         return self._peers[sandbox]
+
+    def has(self, sandbox: str) -> bool:
+        """Say whether the sandbox's supervisor is connected."""
+        return sandbox in self._peers
 
     # -- making
 
@@ -121,7 +128,6 @@ class Agent:
         await self._take(sandbox, mine)
 
     async def _take(self, sandbox: SandboxId, sock: socket.socket) -> Fields:
-        self._gone[sandbox] = asyncio.Event()
         peer = await streams.adopt(sock, lambda _, message: self._heard(sandbox, message), lambda _: self._lost(sandbox))
         self._peers[sandbox] = peer
         try:
@@ -137,6 +143,8 @@ class Agent:
             self._note_run(sandbox, message.run, message.state, message.facts)
         elif isinstance(message, SandboxChanged):
             self._listener.sandbox_changed(sandbox, message.state, message.facts)
+        elif isinstance(message, Record):
+            self._listener.recorded(message)
 
     def _note_run(self, sandbox: SandboxId, run: RunId, state: str, facts: Fields) -> None:
         unfinished = self._open_runs.setdefault(sandbox, set())
@@ -146,8 +154,8 @@ class Agent:
     def _lost(self, sandbox: SandboxId) -> None:
         """The supervisor has gone: in order, or not."""
         self._peers.pop(sandbox, None)
-        task = asyncio.get_running_loop().create_task(self._bury(sandbox))
-        task.add_done_callback(lambda _: self._gone[sandbox].set())
+        task = self._burials[sandbox] = asyncio.get_running_loop().create_task(self._bury(sandbox))
+        task.add_done_callback(lambda _: self._burials.pop(sandbox).cancelled())
 
     async def _bury(self, sandbox: SandboxId) -> None:
         """Take away what a sandbox left on the machine, and write the end that its supervisor could not."""
@@ -198,5 +206,5 @@ class Agent:
                 await peer.request(StopSandbox(reason.value))
             except RemoraError:
                 pass  # it ended while we asked
-        if sandbox in self._gone:
-            await self._gone[sandbox].wait()
+        if sandbox in self._burials:
+            await asyncio.wait({self._burials[sandbox]})

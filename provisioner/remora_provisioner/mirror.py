@@ -44,7 +44,8 @@ def mounts(spec: SandboxSpec, directory: Path, folder: str | None) -> tuple[tupl
     wanted[str(directory / LAYER)] = True
     if folder is not None:
         wanted.setdefault(folder, spec.files == "rw")
-    seen = {path: writable for path, writable in wanted.items() if os.path.isdir(path) and not _in_system(path)}
+    never = {"/", "/tmp", "/var/tmp", "/home", os.path.realpath(spec.home or "/")}
+    seen = {path: writable for path, writable in wanted.items() if os.path.isdir(path) and not _in_system(path) and path not in never}
     return tuple((path, path, writable) for path, writable in sorted(seen.items(), key=lambda item: item[0].count("/")))
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from remora import frames
 from remora.errors import ProtocolError, StateError
+from remora.states import ENDED, RunState
 from remora.streams import Peer
 from remora.wire import Buffer, Record
 
@@ -121,17 +122,26 @@ class Follower:
         """Start behind; `ended` says whether no further record will come."""
         self.peer, self.path = peer, path
         self._after, self._offset, self._ended = after, 0, ended
-        self._live = False
+        self._live = self._complete = False
         self._more = asyncio.Event()
 
-    def push(self, record: Record, pieces: list[Buffer], offset: int) -> None:
-        """Take a record that was just appended; `offset` is the log's length behind it."""
+    def push(self, record: Record, pieces: list[Buffer], offset: int | None = None) -> None:
+        """Take a record that was just appended; `offset`, if known, is the log's length behind it."""
         if self._live and not self.peer.congested:
             self.peer.send_pieces(pieces)
-            self._after, self._offset = record.seq, offset
+            self._sent(record, self._offset if offset is None else offset)
         else:
             self._live = False
         self._more.set()
+
+    def wake(self) -> None:
+        """The run has ended: finish, with whatever was written to the log behind our back."""
+        self._live = self._live and self._complete
+        self._more.set()
+
+    def _sent(self, record: Record, offset: int) -> None:
+        self._after, self._offset = record.seq, offset
+        self._complete = record.type == "state" and RunState(record.content["state"]) in ENDED
 
     async def run(self) -> None:
         """Send until the run has ended and everything is sent; cancelled when the peer goes away."""
@@ -146,7 +156,7 @@ class Follower:
     async def _catch_up(self) -> None:
         for record, offset in read(self.path, self._after, self._offset):
             self.peer.send(record)
-            self._after, self._offset = record.seq, offset
+            self._sent(record, offset)
             if self.peer.congested:
                 await self.peer.wait_drained()
         self._live = True

@@ -82,9 +82,9 @@ class SupervisedRun:
             self.record("result", {"ok": False, "reason": reason.value, "ended": error.to_dict()})
             self.advance(RunEvent.CUT, reason=reason.value)
 
-    async def follow(self, peer: Peer, after: int) -> None:
-        """Send the peer every record after that number, until the run has ended or the peer is gone."""
-        follower = Follower(peer, self._path, after, lambda: self.ended)
+    async def follow(self, peer: Peer, after: int, beyond: bool = False) -> None:
+        """Send the peer every record after that number, until the run has ended (`beyond`: and late ones, too) or the peer is gone."""
+        follower = Follower(peer, self._path, after, lambda: self.ended and not beyond)
         self._followers.add(follower)
         try:
             await follower.run()

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import json
-import os
 import signal
 import socket
 import sys
@@ -44,7 +43,6 @@ def main() -> None:
     """Read the command line and live."""
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     agent = int(sys.argv[2]) if len(sys.argv) > 2 else None
-    os.umask(0o077)
     asyncio.run(live(Path(sys.argv[1]), agent))
 
 

@@ -70,7 +70,7 @@ class Supervisor:
         self.facts: Fields = {"supervisor": os.getpid(), "started": time.time()} | order.facts
         self.over = asyncio.Event()
         self.handlers: streams.Handlers = {
-            Hello: streams.welcome,
+            Hello: self._welcome,
             Watch: self._watch,
             StartRun: self._start_run,
             FollowRun: self._follow_run,
@@ -139,7 +139,7 @@ class Supervisor:
         run = self._runs[request.run] = SupervisedRun(request, Path(self._order.runs), self._run_changed)
         self._queue.append(run)
         self._run_changed(run)
-        peer.attach(run.follow(peer, -1))
+        peer.attach(run.follow(peer, -1, beyond=True))
         self._next()
         return {"state": run.state.value}
 
@@ -204,6 +204,18 @@ class Supervisor:
 
     # -- what others ask
 
+    async def _welcome(self, peer: Peer, request: Hello) -> Fields:
+        answer = await streams.welcome(peer, request)
+        self._count_clients()
+        return answer
+
+    def _count_clients(self) -> None:
+        """Keep the number of kernels and command lines that are connected: nobody else knows when a kernel was killed."""
+        count = sum(peer.role.startswith("client") for peer in self._peers)
+        if count != self.facts.get("clients"):
+            self.facts["clients"] = count
+            self._tell(SandboxChanged(SandboxId(self._order.sandbox), self.state.value, self.facts))
+
     async def _watch(self, peer: Peer, _: Watch) -> Fields:
         self._watchers.add(peer)
         return self.describe()
@@ -264,6 +276,7 @@ class Supervisor:
         """Forget a connection."""
         self._peers.discard(peer)
         self._watchers.discard(peer)
+        self._count_clients()
 
     async def farewell(self, seconds: float) -> None:
         """Close every connection, giving what was sent so long to go out."""

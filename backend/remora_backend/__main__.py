@@ -1,0 +1,63 @@
+"""The backend's process: `python -m remora_backend DIRECTORY STATE [FD]`, started by whoever needs it first.
+
+One line is written to FD when it serves, or when it cannot: "ready", or "error " and what is wrong. A second one beside it sees the
+lock and leaves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+
+from remora.errors import RemoraError
+
+from .service import Service
+
+
+def main() -> int:
+    """Take the lock, serve, and return the exit code."""
+    directory, state = Path(sys.argv[1]), Path(sys.argv[2])
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.INFO)
+    with (directory / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            _say("ready")  # the other one serves
+            return 0
+        try:
+            asyncio.run(_serve(directory, state))
+        except (RemoraError, OSError) as error:
+            _say(f"error {error}")
+            return 1
+    return 0
+
+
+async def _serve(directory: Path, state: Path) -> None:
+    service = Service(directory, state)
+    ready = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, service.over.set)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(service.live(ready))
+        await ready.wait()
+        _say("ready")
+
+
+def _say(line: str) -> None:
+    if len(sys.argv) > 3:
+        descriptor = int(sys.argv.pop(3))
+        try:
+            os.write(descriptor, line.encode() + b"\n")
+        except BrokenPipeError:
+            return  # whoever started us has gone; we serve all the same
+        os.close(descriptor)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

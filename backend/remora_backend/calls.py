@@ -1,0 +1,177 @@
+"""The desk for function calls: keeps each call's input until a sandbox takes it, carries out the scheduler's instructions, and lets
+callers follow their calls from the moment they are queued.
+
+Law: a call is on disk before its caller is told that it is queued, so that no death of the backend loses one. What to do is decided
+in scheduler.py.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from remora import frames
+from remora.errors import Refused, RemoraError, RunEnded, StateError
+from remora.resources import SandboxSpec
+from remora.states import EndReason, RunState, SandboxState
+from remora.streams import Peer
+from remora.wire import CancelRun, Fields, FollowRun, Record, RunId, SandboxId, StartRun, SubmitCall
+from remora_provisioner import recovery
+from remora_provisioner.runlog import Follower
+from remora_provisioner.runs import LOG_NAME
+
+from . import scheduler as plan
+
+if TYPE_CHECKING:
+    from .fleet import Fleet
+
+_INPUT = "input"
+
+
+class CallDesk:
+    """All calls of one backend."""
+
+    def __init__(self, fleet: Fleet, runs: Path, new_sandbox: Callable[[], SandboxId]) -> None:
+        """Keep inputs and logs below `runs`."""
+        self._fleet, self._runs = fleet, runs
+        self._scheduler = plan.Scheduler(float(os.cpu_count() or 1), new_sandbox)
+        self._specs: dict[str, SandboxSpec] = {}
+        self._followers: dict[RunId, set[Follower]] = {}
+        self._known: set[RunId] = set()
+        self._pool: set[SandboxId] = set()
+
+    # -- taking calls
+
+    async def submit(self, request: SubmitCall) -> None:
+        """Queue a call; it is durable when this returns. Raises StateError when it cannot be written down."""
+        run = RunId(request.run)
+        start = StartRun(run, "call", request.name, request.body, buffers=request.buffers)
+        folder = self._runs / run
+        try:
+            folder.mkdir(mode=0o700, parents=True)
+            (folder / _INPUT).write_bytes(b"".join(frames.encode(start)))
+        except FileExistsError:
+            raise Refused(f"there is a run {run} already", reason="run-exists") from None
+        except OSError as error:
+            raise StateError(f"the call cannot be written to {folder} ({error.strerror}); free space or set REMORA_STATE_DIR") from error
+        facts = {"name": request.name, "form": "call", "queued": time.time(), "spec": request.spec}
+        self._fleet.run_changed(None, run, RunState.QUEUED.value, facts)
+        self._enqueue(run, request.spec)
+
+    def _enqueue(self, run: RunId, spec_fields: Fields) -> None:
+        spec = SandboxSpec.from_dict(spec_fields)
+        key = hashlib.sha256(json.dumps(spec_fields, sort_keys=True).encode()).hexdigest()
+        self._specs[key] = spec
+        self._known.add(run)
+        self.happened(plan.CallQueued(run, key, spec.resources.cpu or 1.0))
+
+    async def restore(self) -> None:
+        """Queue again what was queued when the backend went away."""
+        for run, facts in list(self._fleet.runs.items()):
+            if facts["state"] == RunState.QUEUED.value and not facts.get("sandbox") and (self._runs / run / _INPUT).exists():
+                self._enqueue(run, facts["spec"])
+
+    # -- carrying out
+
+    def happened(self, event: plan.Event) -> None:
+        """Tell the scheduler, and do what it says."""
+        for instruction in self._scheduler.handle(event):
+            match instruction:
+                case plan.Open(key, sandbox):
+                    self._fleet.soon(self._open(key, sandbox))
+                case plan.Assign(run, sandbox):
+                    self._fleet.wake(sandbox)
+                    self._fleet.soon(self._assign(run, sandbox))
+                case plan.Rest(sandbox):
+                    self._fleet.rest(sandbox)
+                case plan.Close(sandbox):
+                    self._fleet.soon(self._fleet.agent.stop(sandbox, EndReason.IDLE))
+                case plan.Fail(run):
+                    self._fail(run)
+
+    async def _open(self, key: str, sandbox: SandboxId) -> None:
+        self._pool.add(sandbox)
+        try:
+            await self._fleet.open_sandbox(sandbox, self._specs[key], {"pool": key[:12], "spec": self._specs[key].to_dict()})
+        except RemoraError:
+            return  # the fleet has noted the sandbox's end, and the scheduler heard of it
+
+    async def _assign(self, run: RunId, sandbox: SandboxId) -> None:
+        try:
+            (start,) = frames.Decoder().feed((self._runs / run / _INPUT).read_bytes())
+            await self._fleet.agent.peer(sandbox).request(start)  # type: ignore[arg-type]  # what was written is a StartRun
+            (self._runs / run / _INPUT).unlink()
+        except (RemoraError, OSError) as error:
+            self._end(run, RunEnded(f"the call could not be handed to its sandbox: {error}", reason=EndReason.SANDBOX_FAILED.value))
+
+    def _fail(self, run: RunId) -> None:
+        reasons = [str(f["message"]) for f in reversed(self._fleet.sandboxes.values()) if f.get("pool") and f.get("message")]
+        self._end(run, RunEnded(reasons[0] if reasons else "no sandbox could be started", reason=EndReason.SANDBOX_FAILED.value))
+
+    def _end(self, run: RunId, error: RunEnded) -> None:
+        facts = recovery.finish(self._runs, run, error)
+        self._fleet.run_changed(None, run, RunState.ENDED.value, facts | {"reason": error.reason})
+
+    # -- hearing
+
+    def sandbox_changed(self, sandbox: SandboxId, before: str | None, state: str) -> None:
+        """Pass on what matters of a pool's sandbox."""
+        if sandbox not in self._pool:
+            self._retire_stranger(sandbox, state)
+            return
+        if state == SandboxState.READY.value and before == SandboxState.STARTING.value:
+            self.happened(plan.SandboxReady(sandbox))
+        elif state == SandboxState.ENDED.value:
+            self._pool.discard(sandbox)
+            self.happened(plan.SandboxGone(sandbox, started=before != SandboxState.STARTING.value))
+
+    def _retire_stranger(self, sandbox: SandboxId, state: str) -> None:
+        """End a pool's sandbox that was made before the backend was away, once it has done its call."""
+        if self._fleet.sandboxes[sandbox].get("pool") and state == SandboxState.READY.value:
+            self._fleet.soon(self._fleet.agent.stop(sandbox, EndReason.IDLE))
+
+    def run_ended(self, run: RunId) -> None:
+        """Pass on the end of a run."""
+        for follower in self._followers.get(run, ()):
+            follower.wake()
+        if run in self._known:
+            self._known.discard(run)
+            self.happened(plan.CallEnded(run))
+
+    def recorded(self, record: Record) -> None:
+        """Pass on an entry of a call's log."""
+        followers = self._followers.get(record.run)
+        if followers:
+            pieces = frames.encode(record)
+            for follower in followers:
+                follower.push(record, pieces)
+
+    # -- callers
+
+    async def follow(self, peer: Peer, request: FollowRun) -> None:
+        """Send a call's records, or those of any run that has ended, until the last one."""
+        run = RunId(request.run)
+        follower = Follower(peer, self._runs / run / LOG_NAME, request.after, lambda: run not in self._fleet.runs)
+        self._followers.setdefault(run, set()).add(follower)
+        try:
+            await follower.run()
+        finally:
+            self._followers[run].discard(follower)
+            if not self._followers[run]:
+                del self._followers[run]
+
+    async def cancel(self, request: CancelRun) -> None:
+        """End a call, queued or running."""
+        run = RunId(request.run)
+        facts = self._fleet.runs.get(run)
+        if facts is None:
+            return
+        if facts.get("sandbox"):
+            await self._fleet.agent.peer(facts["sandbox"]).request(CancelRun(run, request.hard))
+        else:
+            self._end(run, RunEnded("cancelled before it began", reason=EndReason.CANCELLED.value))

@@ -1,0 +1,235 @@
+"""Every machine, sandbox and run: open, close, find, list, restore. What the backend knows and decides, in one place.
+
+Law: the fleet holds facts and carries out the scheduler's instructions; how a sandbox is made is the agent's business, what a run
+prints its supervisor's. Whatever is held here can be rebuilt from the supervisors that live and the store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import time
+from collections.abc import Callable
+from typing import Any
+
+from remora.errors import Refused, RemoraError, Unavailable
+from remora.resources import SandboxSpec
+from remora.settings import KERNEL_GRACE, POOL_IDLE
+from remora.states import ENDED, EndReason, RunState, SandboxState
+from remora.wire import Fields, Record, RunId, SandboxId
+from remora_provisioner.agent import Agent
+
+from . import scheduler as plan
+from .calls import CallDesk
+from .store import Store
+
+_FIRST_USE = 60.0
+"""Seconds that a new sandbox waits for its first run, however short its idle time is."""
+SessionKey = tuple[str, str, tuple[str, str, str]]
+"""Kernel, session name, and the identity of its spec."""
+
+
+def new_sandbox() -> SandboxId:
+    """Return a fresh sandbox id: short, since people type it."""
+    return SandboxId(secrets.token_hex(4))
+
+
+class Fleet:
+    """All that one backend knows."""
+
+    def __init__(self, store: Store) -> None:
+        """Start knowing nothing; `connect` gives the agent, then `restore`."""
+        self.store = store
+        self.sandboxes: dict[SandboxId, Fields] = {}
+        self.runs: dict[RunId, Fields] = {}
+        self.agent: Agent
+        self.calls: CallDesk
+        self._sessions: dict[SessionKey, SandboxId] = {}
+        self._opening: dict[SessionKey, asyncio.Lock] = {}
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.changed: Callable[[], None] = lambda: None
+        """Called whenever something starts or ends; the service uses it to know when it may leave."""
+
+    def connect(self, agent: Agent, calls: CallDesk) -> None:
+        """Take the agent of this machine and the desk that carries out calls."""
+        self.agent, self.calls = agent, calls
+
+    async def restore(self) -> None:
+        """Take up what lived on while the backend was away, and end on paper what did not."""
+        for row in self.store.sandboxes(living=True):
+            self.sandboxes[SandboxId(row["id"])] = {"id": row["id"], "state": row["state"]} | row["facts"]
+        for row in self.store.unfinished_runs():
+            self.runs[RunId(row["id"])] = {"id": row["id"], "sandbox": row["sandbox"], "state": row["state"]} | row["facts"]
+        await self.agent.take_up()
+        for sandbox, facts in self.sandboxes.items():
+            if facts["state"] != SandboxState.ENDED.value and not self.agent.has(sandbox):
+                self.sandbox_changed(sandbox, SandboxState.ENDED.value, {"reason": EndReason.CRASHED.value})
+        await self.calls.restore()
+
+    @property
+    def busy(self) -> bool:
+        """True while a sandbox lives or a run has not ended."""
+        return bool(self.runs) or any(not self._ended(s) for s in self.sandboxes)
+
+    # -- sessions
+
+    async def open_session(self, kernel: str, session: str, spec: SandboxSpec, adopt: str | None) -> Fields:
+        """Return the facts of the session's sandbox, opened if there is none; `new` says whether its namespace is empty."""
+        self._require(spec)
+        key: SessionKey = (kernel, session, spec.identity)
+        if adopt is not None:
+            self._sessions[key] = self._living(adopt)
+            self.sandboxes[self._sessions[key]] |= {"kernel": kernel, "session": session, "leaving": False}
+        async with self._opening.setdefault(key, asyncio.Lock()):
+            sandbox = self._sessions.get(key)
+            if sandbox is not None and self.agent.has(sandbox) and not self._ended(sandbox):
+                return self._described(sandbox) | {"new": False, "notices": []}
+            sandbox = new_sandbox()
+            owner = {"kernel": kernel, "session": session, "identity": list(spec.identity), "on": spec.on, "spec": spec.to_dict()}
+            notices = await self.open_sandbox(sandbox, spec, owner)
+            self._sessions[key] = sandbox
+            return self._described(sandbox) | {"new": True, "notices": notices}
+
+    async def open_sandbox(self, sandbox: SandboxId, spec: SandboxSpec, owner: Fields) -> list[str]:
+        """Start a sandbox; what happens to it is heard through `sandbox_changed`."""
+        self.sandboxes[sandbox] = {"id": sandbox, "state": SandboxState.STARTING.value, "started": time.time()} | owner
+        try:
+            return await self.agent.open(sandbox, spec, owner)
+        except RemoraError as error:
+            self.sandbox_changed(sandbox, SandboxState.ENDED.value, {"reason": error.reason, "message": str(error)})
+            raise
+
+    def _require(self, spec: SandboxSpec) -> None:
+        if spec.on != "here":
+            raise Unavailable(f"there is no machine {spec.on!r}; this version of Remora has one, on=here")
+        if spec.resources.gpu:
+            wanted = ",".join(map(str, spec.resources.gpu))
+            there = f"here: {os.cpu_count()} cores, no GPU"
+            raise Unavailable(f"no machine has gpu={wanted}. There is: {there}. Leave gpu= out to run without one", machines=[there])
+
+    def leave_kernel(self, kernel: str) -> None:
+        """A kernel has ended for good: end its idle sandboxes now, busy ones when their runs are over."""
+        for key, sandbox in [*self._sessions.items()]:
+            if key[0] == kernel and sandbox in self.sandboxes:
+                self.sandboxes[sandbox]["leaving"] = True
+                self._mind_idle(sandbox, self.sandboxes[sandbox], after_run=True)
+
+    # -- what the agent says (its Listener)
+
+    def sandbox_changed(self, sandbox: SandboxId, state: str, facts: Fields) -> None:
+        """Take a sandbox's new state."""
+        known = self.sandboxes.setdefault(sandbox, {"id": sandbox})
+        before = known.get("state")
+        known |= facts | {"state": state}
+        self.store.save_sandbox(sandbox, state, {k: v for k, v in known.items() if k not in ("id", "state")})
+        if "kernel" in known and "identity" in known and state != SandboxState.ENDED.value:
+            self._sessions.setdefault((known["kernel"], known["session"], tuple(known["identity"])), sandbox)
+        self._mind_idle(sandbox, known, after_run=before == SandboxState.BUSY.value)
+        self.calls.sandbox_changed(sandbox, before, state)
+        if state == SandboxState.ENDED.value:
+            self._sessions = {key: value for key, value in self._sessions.items() if value != sandbox}
+        self.changed()
+
+    def _mind_idle(self, sandbox: SandboxId, known: Fields, after_run: bool) -> None:
+        """Have the sandbox ended when it has been unused for as long as it may be; one that is new gets time for its first run."""
+        self._drop_timer(f"idle {sandbox}")
+        if known["state"] != SandboxState.READY.value:
+            return
+        idle = (known.get("spec") or {}).get("idle")
+        spans = [] if idle is None else [float(idle)]
+        if "kernel" in known and not known.get("clients"):
+            spans.append(KERNEL_GRACE.seconds)
+        if known.get("leaving"):
+            spans.append(0.0)
+        if spans:
+            span = min(spans) if after_run else max(min(spans), _FIRST_USE)
+            timer = asyncio.get_running_loop().call_later(span, lambda: self.soon(self.agent.stop(sandbox, EndReason.IDLE)))
+            self._replace_timer(f"idle {sandbox}", timer)
+
+    def run_changed(self, sandbox: SandboxId | None, run: RunId, state: str, facts: Fields) -> None:
+        """Take a run's new state."""
+        known = self.runs.setdefault(run, {"id": run, "sandbox": sandbox})
+        known |= facts | {"state": state, "sandbox": sandbox}
+        self.store.save_run(run, sandbox, state, {k: v for k, v in known.items() if k not in ("id", "state", "sandbox")})
+        if RunState(state) in ENDED:
+            self.runs.pop(run)
+            self.calls.run_ended(run)
+        self.changed()
+
+    def recorded(self, record: Record) -> None:
+        """Pass on an entry of a run that we follow."""
+        self.calls.recorded(record)
+
+    # -- finding and ending
+
+    def _ended(self, sandbox: SandboxId) -> bool:
+        return bool(self.sandboxes[sandbox]["state"] == SandboxState.ENDED.value)
+
+    def _described(self, sandbox: SandboxId) -> Fields:
+        return self.sandboxes[sandbox] | {"endpoint": self.agent.endpoint(sandbox)}
+
+    def _living(self, prefix: str) -> SandboxId:
+        found = [s for s in self.sandboxes if s.startswith(prefix) and not self._ended(s)]
+        if len(found) != 1:
+            raise Refused(f"{'no' if not found else 'more than one'} living sandbox is called {prefix}; `remora ps` lists them")
+        return found[0]
+
+    def find_sandbox(self, sandbox: SandboxId) -> Fields:
+        """Return a sandbox's facts, also when it has ended."""
+        if sandbox not in self.sandboxes:
+            raise Refused(f"there is no sandbox {sandbox}; `remora ps` lists them", reason="no-such-sandbox")
+        return self.sandboxes[sandbox]
+
+    def find_run(self, prefix: str) -> Fields:
+        """Return a run's facts by its id or a unique beginning of it, with its sandbox's endpoint while the run goes on."""
+        known = [facts for run, facts in self.runs.items() if run.startswith(prefix)]
+        rows = known or [{"id": r["id"], "sandbox": r["sandbox"], "state": r["state"]} | r["facts"] for r in self.store.find_runs(prefix)]
+        if len(rows) != 1 or not prefix:
+            raise Refused(f"{'no' if not rows else 'more than one'} run is called {prefix!r}; `remora runs` lists them", reason="no-such-run")
+        facts = dict(rows[0])
+        sandbox = facts.get("sandbox")
+        if sandbox in self.sandboxes and self.agent.has(sandbox):
+            facts["endpoint"] = self.agent.endpoint(sandbox)
+            facts["owner"] = {k: self.sandboxes[sandbox].get(k) for k in ("kernel", "session", "spec")}
+        return facts
+
+    def list_all(self, limit: int) -> Fields:
+        """Return the living sandboxes, the newest runs, and the machine."""
+        living = [facts for s, facts in self.sandboxes.items() if not self._ended(s)]
+        rows = {r["id"]: {"id": r["id"], "sandbox": r["sandbox"], "state": r["state"]} | r["facts"] for r in self.store.runs(limit)}
+        return {"sandboxes": living, "runs": [self.runs.get(RunId(i), row) for i, row in rows.items()]}
+
+    async def stop(self, prefixes: list[str], everything: bool) -> list[str]:
+        """End sandboxes, and return their ids when nothing of them is left."""
+        names = [s for s in self.sandboxes if not self._ended(s)] if everything else [self._living(p) for p in prefixes]
+        await asyncio.gather(*(self.agent.stop(name, EndReason.STOPPED) for name in names))
+        return list(names)
+
+    # -- timers and tasks
+
+    def rest(self, sandbox: SandboxId) -> None:
+        """Report a pool's sandbox as unused when it has had nothing to do for long."""
+        if f"pool {sandbox}" not in self._timers:
+            report = plan.SandboxUnused(sandbox)
+            timer = asyncio.get_running_loop().call_later(POOL_IDLE.seconds, lambda: self.calls.happened(report))
+            self._replace_timer(f"pool {sandbox}", timer)
+
+    def wake(self, sandbox: SandboxId) -> None:
+        """The pool's sandbox has work again."""
+        self._drop_timer(f"pool {sandbox}")
+
+    def _replace_timer(self, name: str, timer: asyncio.TimerHandle) -> None:
+        self._drop_timer(name)
+        self._timers[name] = timer
+
+    def _drop_timer(self, name: str) -> None:
+        if name in self._timers:
+            self._timers.pop(name).cancel()
+
+    def soon(self, work: Any) -> None:
+        """Let work go on beside what is being done; the fleet keeps hold of it."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

@@ -1,0 +1,142 @@
+"""The backend as a service: its whole surface is the one table in `handlers`.
+
+Law: a handler turns a message into calls of fleet or desk and their result into an answer; nothing is decided here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import time
+from pathlib import Path
+
+from remora import streams
+from remora.resources import SandboxSpec
+from remora.settings import BACKEND_IDLE, RUN_RETENTION
+from remora.streams import Peer
+from remora.wire import (
+    CancelRun,
+    Fields,
+    FindRun,
+    FindSandbox,
+    FollowRun,
+    Hello,
+    LeaveKernel,
+    ListAll,
+    OpenSession,
+    Stage,
+    StopSandboxes,
+    SubmitCall,
+)
+from remora_provisioner.agent import Agent
+
+from .calls import CallDesk
+from .fleet import Fleet, new_sandbox
+from .store import Store
+
+
+class Service:
+    """One running backend."""
+
+    def __init__(self, directory: Path, state: Path) -> None:
+        """Keep socket and database in `directory`, sandboxes and run logs below `state`."""
+        self.socket = directory / "socket"
+        self._state = state
+        self._store = Store(directory / "remora.db")
+        self._fleet = Fleet(self._store)
+        self._desk = CallDesk(self._fleet, state / "runs", new_sandbox)
+        self._fleet.connect(Agent(state, (str(self.socket),), self._fleet), self._desk)
+        self._fleet.changed = self._note_activity
+        self._peers: set[Peer] = set()
+        self._idle: asyncio.TimerHandle | None = None
+        self.over = asyncio.Event()
+        self.handlers: streams.Handlers = {
+            Hello: streams.welcome,
+            OpenSession: self._open_session,
+            LeaveKernel: self._leave_kernel,
+            SubmitCall: self._submit_call,
+            ListAll: self._list_all,
+            FindSandbox: self._find_sandbox,
+            FindRun: self._find_run,
+            FollowRun: self._follow_run,
+            CancelRun: self._cancel_run,
+            StopSandboxes: self._stop_sandboxes,
+        }
+
+    async def live(self, ready: asyncio.Event) -> None:
+        """Take up what lives, then serve until there has been nothing to do for long, or everything was stopped."""
+        await self._fleet.restore()
+        self._drop_old_runs()
+        server = await streams.serve(self.socket, self._accept)
+        self._note_activity()
+        ready.set()
+        await self.over.wait()
+        server.close()
+        self.socket.unlink(missing_ok=True)
+        for peer in set(self._peers):
+            peer.close()
+        if self._peers:
+            await asyncio.wait({peer.gone for peer in self._peers}, timeout=1.0)
+        self._store.close()
+
+    def _accept(self) -> Peer:
+        peer = Peer(lambda p, message: p.handle(self.handlers, message), self._left)
+        self._peers.add(peer)
+        self._note_activity()
+        return peer
+
+    def _left(self, peer: Peer) -> None:
+        self._peers.discard(peer)
+        self._note_activity()
+
+    def _note_activity(self) -> None:
+        """Leave when nobody is connected, nothing lives and nothing happens for the time set."""
+        if self._idle is not None:
+            self._idle.cancel()
+            self._idle = None
+        if not self._peers and not self._fleet.busy:
+            self._idle = asyncio.get_running_loop().call_later(BACKEND_IDLE.seconds, self.over.set)
+
+    def _drop_old_runs(self) -> None:
+        for run in self._store.forget_before(time.time() - RUN_RETENTION.seconds):
+            shutil.rmtree(self._state / "runs" / run, ignore_errors=True)
+
+    # -- the surface
+
+    async def _open_session(self, peer: Peer, request: OpenSession) -> Fields:
+        def stage(name: str, seconds: float) -> None:
+            peer.send(Stage(request.ask, name, seconds))
+
+        spec = SandboxSpec.from_dict(request.spec)
+        began = time.monotonic()
+        stage("sandbox", 0.0)
+        facts = await self._fleet.open_session(request.kernel, request.session, spec, request.sandbox)
+        stage("opened", time.monotonic() - began)
+        return facts
+
+    async def _leave_kernel(self, _: Peer, request: LeaveKernel) -> None:
+        self._fleet.leave_kernel(request.kernel)
+
+    async def _submit_call(self, _: Peer, request: SubmitCall) -> None:
+        await self._desk.submit(request)
+
+    async def _list_all(self, _: Peer, request: ListAll) -> Fields:
+        return self._fleet.list_all(request.limit)
+
+    async def _find_sandbox(self, _: Peer, request: FindSandbox) -> Fields:
+        return self._fleet.find_sandbox(request.sandbox)
+
+    async def _find_run(self, _: Peer, request: FindRun) -> Fields:
+        return self._fleet.find_run(request.run)
+
+    async def _follow_run(self, peer: Peer, request: FollowRun) -> None:
+        await self._desk.follow(peer, request)
+
+    async def _cancel_run(self, _: Peer, request: CancelRun) -> None:
+        await self._desk.cancel(request)
+
+    async def _stop_sandboxes(self, peer: Peer, request: StopSandboxes) -> Fields:
+        stopped = await self._fleet.stop(request.sandboxes, request.everything)
+        if request.everything:
+            asyncio.get_running_loop().call_soon(self.over.set)
+        return {"stopped": stopped}
