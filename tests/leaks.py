@@ -1,8 +1,8 @@
 """What a test may leave behind: nothing. A footprint is taken before and after, and the difference is a failure.
 
 Law: only looks (at /proc, the temporary folder, control groups) and ends leaked processes of this very test session, by their id.
-A process is ours when it descends from pytest, carries the session's mark in its environment, or has the session's folder mounted or
-on its command line; so two test runs at once on one machine do not disturb each other.
+A process is ours when it descends from pytest, carries the session's mark in its environment, names the session's folder on its
+command line or is a sandbox with a folder of the session; so two test runs at once on one machine do not disturb each other.
 """
 
 from __future__ import annotations

@@ -18,7 +18,11 @@ def _lines() -> list[tuple[str, str]]:
 
 def _settings() -> list[tuple[str, str]]:
     text = (sources.ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    parts = [_between(text, "\nignore = [", "\n]"), _between(text, "per-file-ignores]", "\n["), _between(text, "overrides]]", "\n\n")]
+    parts = [
+        _between(text, "\nignore = [", "\n]"),
+        _between(text, "per-file-ignores]", "\n["),
+        _between(text, "overrides]]", "\n\n"),
+    ]
     return [("pyproject.toml", line) for part in parts for line in part.splitlines() if _SWITCHED_OFF.search(line)]
 
 

@@ -62,7 +62,7 @@ def test_plain_modules_import_the_standard_library_alone(name: str) -> None:
 
 
 def test_ipykernel_is_known_in_one_place() -> None:
-    """ipykernel and jupyter_client are imported under remora/jupyter alone."""
+    """Only files under remora/jupyter import ipykernel and jupyter_client."""
     home = sources.PACKAGES["remora"] / "jupyter"
     files = [(p, name) for name, folder in sources.PACKAGES.items() for p in _below(folder) if not p.is_relative_to(home)]
     assert not [sources.relative(p) for p, package in files if _roots(p, package) & _JUPYTER_ONLY]
