@@ -9,6 +9,7 @@ from remora.sync.codec import Decoded, Encoded, decode, decode_each, encode, fin
 from remora.sync.handles import RemoteValue, lives_in
 from remora.sync.ledger import Ledger, Outgoing, Snapshot
 from remora.sync.names import CellNames, analyse, function_reads, hidden
+from remora.sync.raised import decode_exception, encode_exception
 from remora.sync.sides import check, differences, sides
 
 __all__ = [
@@ -24,8 +25,10 @@ __all__ = [
     "check",
     "decode",
     "decode_each",
+    "decode_exception",
     "differences",
     "encode",
+    "encode_exception",
     "fingerprint",
     "function_reads",
     "hidden",

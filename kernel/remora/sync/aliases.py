@@ -63,7 +63,8 @@ def _changes(value: Any) -> bool:
     if isinstance(value, CONTAINERS):
         return True
     kind = type(value)
-    by_content = kind.__hash__ not in (None, object.__hash__)
+    own_hash: Any = kind.__hash__
+    by_content = own_hash not in (None, object.__hash__)
     return not isinstance(value, THROUGH) and not by_content
 
 

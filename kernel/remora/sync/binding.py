@@ -12,7 +12,9 @@ from typing import Any
 from remora.sync.aliases import nodes
 
 
-def bind(values: Mapping[str, object], namespace: dict[str, Any], *, mutated: Collection[str] = (), deletes: Iterable[str] = ()) -> None:
+def bind(
+    values: Mapping[str, object], namespace: dict[str, Any], *, mutated: Collection[str] = (), deletes: Iterable[str] = ()
+) -> None:
     """Bind values to their names, and remove the names to be deleted."""
     for name in deletes:
         namespace.pop(name, None)

@@ -11,10 +11,10 @@ from collections.abc import Callable
 from typing import Any
 
 # What dill does in a way of its own that we do differently or refuse.
-NOT_THESE = frozenset({"function", "type", "module", "code", "cell", "dict", "method", "TextIOWrapper", "BufferedReader", "FileIO"})
+NOT_THESE = frozenset({"function", "type", "module", "code", "cell", "dict", "method", "TextIOWrapper", "FileIO"})
 
 
-class _Wrote(Exception):
+class _WroteError(Exception):
     """A saver wrote to the stream instead of naming a constructor."""
 
 
@@ -32,17 +32,18 @@ class Capture:
         self.memo: dict[int, Any] = {}
         self._postproc: dict[int, Any] = {}
 
-    def save_reduce(self, func: Any, args: Any, state: Any = None, listitems: Any = None, dictitems: Any = None, **rest: Any) -> None:
-        """Keep the constructor and its arguments."""
+    def save_reduce(self, func: Any, args: Any, state: Any = None, *items: Any, **rest: Any) -> None:
+        """Keep the constructor, its arguments and its state."""
+        listitems, dictitems = (*items, rest.get("listitems"), rest.get("dictitems"))[:2]
         self.reduced = (func, args, state, listitems, dictitems, rest.get("state_setter"))
 
     def write(self, data: bytes) -> None:
         """Raise: the saver is of no use to us."""
-        raise _Wrote
+        raise _WroteError
 
     def save(self, value: Any, **options: Any) -> None:
         """Raise: the saver is of no use to us."""
-        raise _Wrote
+        raise _WroteError
 
 
 def savers() -> dict[type, Callable[[Any, Any], None]]:
@@ -69,7 +70,7 @@ def borrowed(kind: type) -> Callable[[Any, Any], Any] | None:
         capture = Capture()
         try:
             saver(capture, value)
-        except _Wrote:
+        except _WroteError:
             return NotImplemented
         return capture.reduced or NotImplemented
 

@@ -18,8 +18,8 @@ from typing import Any
 from remora.sync.registry import REGISTRY
 
 # What Python makes by itself for every class, or sets through the skeleton.
-OWN = frozenset({"__dict__", "__weakref__", "__module__", "__slots__", "__orig_bases__", "__annotations_cache__", "__classcell__"})
-CACHES = frozenset({"_abc_impl", "_abc_registry", "_abc_cache", "_abc_negative_cache", "_abc_negative_cache_version"})
+OWN = frozenset({"__dict__", "__weakref__", "__module__", "__slots__", "__orig_bases__", "__classcell__"})
+CACHES = frozenset({"__slotnames__", "__annotations_cache__", "_abc_impl"})
 ENUM_OWN = frozenset({"_ignore_", "_missing_", "_generate_next_value_", "_order_"})
 MEMBER_OWN = frozenset({"_value_", "_name_", "__objclass__", "_sort_order_"})
 MADE_BY_SLOTS = (types.MemberDescriptorType, types.GetSetDescriptorType)
@@ -36,7 +36,7 @@ def skeleton_of(cls: type) -> tuple[Any, ...]:
             first[name] = vars(cls)[name]
     members = None
     if isinstance(cls, enum.EnumMeta):
-        members = {name: member.value for name, member in cls.__members__.items()}
+        members = {name: member.value for name, member in _members(cls)}
     return type(cls), cls.__name__, cls.__bases__, first, members
 
 
@@ -47,8 +47,12 @@ def contents_of(cls: type) -> dict[str, Any]:
     if isinstance(cls, abc.ABCMeta):
         state["registered"] = sorted(_virtual_subclasses(cls), key=lambda sub: sub.__qualname__)
     if isinstance(cls, enum.EnumMeta):
-        state["members"] = {name: _member_state(member) for name, member in cls.__members__.items()}
+        state["members"] = {name: _member_state(member) for name, member in _members(cls)}
     return state
+
+
+def _members(cls: Any) -> list[tuple[str, Any]]:
+    return list(cls.__members__.items())
 
 
 def _travels(cls: type, name: str) -> bool:
@@ -57,12 +61,14 @@ def _travels(cls: type, name: str) -> bool:
     if isinstance(cls, enum.EnumMeta) and (name in cls.__members__ or _made_by_enum(cls, name)):
         return False
     value = vars(cls)[name]
+    if name == "__annotations__" and not value:
+        return False  # Python makes an empty one when it is asked for
     return not (isinstance(value, MADE_BY_SLOTS) and getattr(value, "__objclass__", None) is cls)
 
 
 def _made_by_enum(cls: type, name: str) -> bool:
     sunder = name.startswith("_") and name.endswith("_") and not name.startswith("__")
-    return sunder and name not in ENUM_OWN or name in ("__new__", "__new_member__")
+    return (sunder and name not in ENUM_OWN) or name in ("__new__", "__new_member__")
 
 
 def _member_state(member: Any) -> dict[str, Any]:
@@ -102,7 +108,7 @@ def _build(meta: type, name: str, bases: tuple[type, ...], first: dict[str, Any]
         namespace = dict(meta.__prepare__(name, bases))
         namespace.update(first)
         return meta(name, bases, namespace)  # type: ignore[no-any-return]
-    return maker.__new__(meta, name, bases, dict(first))  # type: ignore[call-overload, no-any-return]
+    return maker.__new__(meta, name, bases, dict(first))
 
 
 def _build_enum(meta: Any, name: str, bases: tuple[type, ...], first: dict[str, Any], members: dict[str, Any]) -> type:

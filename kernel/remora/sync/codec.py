@@ -12,27 +12,24 @@ import io
 import json
 import pickle
 import struct
-import sys
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Union
+from typing import Any, TypeAlias
 
 from remora.errors import SendError
 from remora.sync import classes, receiving, sides
 from remora.sync.explain import explain
 from remora.sync.marks import Hasher
+from remora.sync.nesting import with_large_stack
 from remora.sync.reducers import TABLE, Box, reducer_for
 from remora.sync.registry import REGISTRY
 from remora.sync.salvage import memo_after
 
-Buffer = Union[bytes, bytearray, memoryview]
+Buffer: TypeAlias = bytes | bytearray | memoryview
 MAGIC = b"RMS1"
 HEAD = struct.Struct("<4sI")
 IN_BAND = 4096  # bytes: a smaller buffer costs more as a piece of its own
-DEEP_STACK = 512 * 1024 * 1024  # bytes of address space, touched only as deep as the nesting goes
-DEEP_LIMIT = 60_000  # levels
 
 
 @dataclass(frozen=True)
@@ -93,6 +90,14 @@ class Packer(pickle.Pickler):
         return class_digest(cls, self.namespace)
 
 
+class Explorer(Packer):
+    """A packer that only looks: a class is taken apart without its digest, which may be what fails."""
+
+    def digest(self, cls: type) -> bytes:
+        """Return what is known."""
+        return REGISTRY.record(cls).digest or b""
+
+
 class Marker(Packer):
     """A packer into a hash: sources and other sides' needs are left out, classes are met by their id."""
 
@@ -107,7 +112,7 @@ class Unpacker(pickle.Unpickler):
         return _live(module, name) or super().find_class(module, name)
 
 
-class CarefulUnpacker(pickle._Unpickler):  # type: ignore[misc]
+class CarefulUnpacker(pickle._Unpickler):
     """The same in Python, for what follows a broken variable."""
 
     def __init__(self, file: Any, memo: dict[int, Any], *, buffers: Iterable[Any]) -> None:
@@ -153,7 +158,7 @@ def encode(values: Mapping[str, object], *, namespace: dict[str, Any]) -> Encode
 def _attempt_deeply(values: dict[str, Any], namespace: dict[str, Any]) -> tuple[Encoded, dict[str, Exception]]:
     done, failed = _attempt(values, namespace)
     if any(isinstance(error, RecursionError) for error in failed.values()):
-        done, failed = _with_large_stack(lambda: _attempt(values, namespace))
+        done, failed = with_large_stack(lambda: _attempt(values, namespace))
     return done, failed
 
 
@@ -167,7 +172,7 @@ def _attempt(values: dict[str, Any], namespace: dict[str, Any]) -> tuple[Encoded
     for name, value in values.items():
         try:
             packer.dump(value)
-        except Exception as error:  # user code (__reduce__, __getstate__) runs here and may raise anything
+        except Exception as error:
             failed[name] = error
         ends.append((file.tell(), len(buffers)))
     head = _head(tuple(values), ends)
@@ -220,10 +225,10 @@ def _load_each(head: dict[str, Any], body: memoryview, buffers: list[Any]) -> De
     file = io.BytesIO(body)
     unpacker: Any = Unpacker(file, buffers=_from(buffers, 0))
     start = 0
-    for name, (end, last) in zip(head["names"], head["ends"]):
+    for name, (end, last) in zip(head["names"], head["ends"], strict=True):
         try:
             values[name] = unpacker.load()
-        except Exception as error:  # constructors of the user's and of libraries' classes run here
+        except Exception as error:
             failures[name] = _arrival(name, error)
             memo = memo_after(_memo_of(unpacker), bytes(body[:start]), bytes(body[start:end]))
             file.seek(end)
@@ -266,8 +271,20 @@ def mark(value: object, *, namespace: dict[str, Any]) -> tuple[bytes | None, fro
     marker = Marker(hasher, namespace, hasher.buffer)
     try:
         with no_garbage_collection():
-            deeply(lambda: _mark(marker, value))
-    except Exception:  # user code runs here; what cannot be marked counts as changed
+            _mark(marker, value)
+    except RecursionError:
+        return _mark_deeply(value, namespace)
+    except Exception:
+        return None, frozenset(marker.deps)
+    return hasher.digest(), frozenset(marker.deps)
+
+
+def _mark_deeply(value: object, namespace: dict[str, Any]) -> tuple[bytes | None, frozenset[str]]:
+    hasher = Hasher()
+    marker = Marker(hasher, namespace, hasher.buffer)
+    try:
+        with_large_stack(lambda: _mark(marker, value))
+    except Exception:
         return None, frozenset(marker.deps)
     return hasher.digest(), frozenset(marker.deps)
 
@@ -283,35 +300,3 @@ def class_digest(cls: type, namespace: dict[str, Any]) -> bytes:
     hasher = Hasher()
     Marker(hasher, namespace, hasher.buffer).dump(classes.contents_of(cls))
     return hasher.digest()
-
-
-def deeply(work: Callable[[], Any]) -> Any:
-    """Do the work; when nesting is too deep for this thread, do it again in one with a large stack."""
-    try:
-        return work()
-    except RecursionError:
-        return _with_large_stack(work)
-
-
-def _with_large_stack(work: Callable[[], Any]) -> Any:
-    outcome: list[tuple[bool, Any]] = []
-
-    def run() -> None:
-        try:
-            outcome.append((True, work()))
-        except BaseException as error:  # handed to the caller's thread, which raises it
-            outcome.append((False, error))
-
-    limit, size = sys.getrecursionlimit(), threading.stack_size(DEEP_STACK)
-    try:
-        sys.setrecursionlimit(max(limit, DEEP_LIMIT))
-        thread = threading.Thread(target=run, name="remora-deep")
-        thread.start()
-        thread.join()
-    finally:
-        sys.setrecursionlimit(limit)
-        threading.stack_size(size)
-    done, result = outcome[0]
-    if done:
-        return result
-    raise result

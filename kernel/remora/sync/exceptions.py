@@ -11,7 +11,8 @@ from typing import Any
 
 from remora.sync import receiving
 
-BULKY = frozenset({"obj"})  # AttributeError.obj: the whole object that lacked an attribute
+# AttributeError.obj is the whole object that lacked an attribute; the others are made from the arguments.
+LEFT_OUT = frozenset({"obj", "characters_written", "exceptions", "message"})
 
 
 def reduce_exception(packer: Any, error: BaseException) -> Any:
@@ -36,10 +37,12 @@ def _own_way(kind: type) -> bool:
 
 
 def _members(error: BaseException) -> dict[str, Any]:
-    """Return what builtin exceptions keep outside their `__dict__`, such as `OSError.filename`."""
-    found = {}
+    """Return what an exception keeps outside its `__dict__`: slots, and members of C such as `OSError.filename`."""
+    found: dict[str, Any] = {}
     for base in type(error).__mro__:
-        for name, value in vars(base).items() if base.__module__ == "builtins" else ():
-            if isinstance(value, types.MemberDescriptorType) and not name.startswith("__") and name not in BULKY:
-                found[name] = getattr(error, name, None)
-    return {name: value for name, value in found.items() if value is not None and name not in ("characters_written", "exceptions", "message")}
+        names = {name for name, member in vars(base).items() if isinstance(member, types.MemberDescriptorType)}
+        present = {name: getattr(error, name) for name in sorted(names - LEFT_OUT) if hasattr(error, name)}
+        # C shows None for what is not set, and would print it if it were set.
+        from_c = base.__module__ == "builtins"
+        found |= {name: value for name, value in present.items() if not name.startswith("__") and not (from_c and value is None)}
+    return found

@@ -31,7 +31,8 @@ def explain(name: str, value: object, error: Exception, *, namespace: dict[str, 
     why = facts.get("why") or _said(cause, kind)
     instead = facts.get("instead") or WAY_OUT.format(name=name)
     reason = f": {why}" if why else ""
-    return SendError(f"{path}: {kind} cannot be sent{reason}; {instead}", name=name, path=path, type=kind, why=why, instead=instead)
+    text = f"{path}: {kind} cannot be sent{reason}; {instead}"
+    return SendError(text, name=name, path=path, type=kind, why=why, instead=instead)
 
 
 def _said(error: Exception, kind: str) -> str:
@@ -41,9 +42,9 @@ def _said(error: Exception, kind: str) -> str:
 
 
 def _culprit(name: str, value: object, namespace: dict[str, Any]) -> tuple[str, str, Exception] | None:
-    from remora.sync.codec import Packer  # the codec explains its own failures
+    from remora.sync.codec import Explorer
 
-    packer = Packer(io.BytesIO(), namespace, None)
+    packer = Explorer(io.BytesIO(), namespace, None)
     waiting: deque[tuple[str, Any]] = deque([(name, value)])
     seen: dict[int, Any] = {}
     end = time.monotonic() + SECONDS
@@ -55,8 +56,8 @@ def _culprit(name: str, value: object, namespace: dict[str, Any]) -> tuple[str, 
         try:
             inside = list(_parts(packer, part))
             if not inside:
-                Packer(io.BytesIO(), namespace, lambda buffer: None).dump(part)
-        except Exception as error:  # whatever the user's own reduction raises is the answer
+                Explorer(io.BytesIO(), namespace, lambda buffer: None).dump(part)
+        except Exception as error:
             return path, type_name(type(part)), error
         waiting.extend((path + step, inner) for step, inner in inside)
     return None
@@ -85,7 +86,7 @@ def _reduction(packer: Any, value: Any) -> Any:
     reduced = packer.reducer_override(value)
     if reduced is not NotImplemented:
         return reduced
-    return "" if isinstance(value, type) or not hasattr(value, "__reduce_ex__") or _is_function(value) else value.__reduce_ex__(5)
+    return "" if isinstance(value, type) or _is_function(value) else value.__reduce_ex__(5)
 
 
 def _is_function(value: Any) -> bool:
@@ -95,13 +96,15 @@ def _is_function(value: Any) -> bool:
 def _reduced(value: Any, reduced: Any) -> Iterator[tuple[str, Any]]:
     if isinstance(reduced, str):
         return
-    make, arguments, state, items, pairs, *_ = (*reduced, None, None, None, None)
+    whole: list[Any] = [*reduced, None, None, None]
+    make, arguments, state, items, pairs = whole[:5]
     if make is receiving.make_function:
         yield from _function_parts(value, state)
         return
     yield from _state_parts(state)
-    if getattr(value, "_fields", None) and isinstance(value, tuple):
-        yield from ((f".{field}", item) for field, item in zip(value._fields, value))
+    fields = getattr(value, "_fields", ())
+    if fields and isinstance(value, tuple):
+        yield from ((f".{field}", item) for field, item in zip(fields, value, strict=False))
         arguments = arguments[:1]
     yield from ((_argument_step(value, item), item) for item in arguments)
     yield from ((f"[{index}]", item) for index, item in enumerate(items or ()))
@@ -122,14 +125,14 @@ def _state_parts(state: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _function_parts(function: Any, state: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or ()):
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
         try:
             yield f".<closure {name}>", cell.cell_contents
         except ValueError:
             continue
     defaults = function.__defaults__ or ()
     names = function.__code__.co_varnames[: function.__code__.co_argcount][-len(defaults) :] if defaults else ()
-    yield from ((f".<default {name}>", item) for name, item in zip(names, defaults))
+    yield from ((f".<default {name}>", item) for name, item in zip(names, defaults, strict=False))
     yield from ((f".<default {name}>", item) for name, item in (function.__kwdefaults__ or {}).items())
     yield from ((f".{name}", item) for name, item in state.get("__dict__", {}).items())
     yield from ((f".<annotation {name}>", item) for name, item in state.get("__annotations__", {}).items())

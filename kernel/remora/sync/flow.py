@@ -21,7 +21,8 @@ def transformed(code: str) -> str:
     """Return plain Python for the text of an IPython cell; raises SyntaxError."""
     from IPython.core.inputtransformer2 import TransformerManager
 
-    return TransformerManager().transform_cell(code)
+    made: str = TransformerManager().transform_cell(code)  # type: ignore[no-untyped-call]
+    return made
 
 
 class Flow(ast.NodeVisitor):
@@ -81,7 +82,7 @@ class Flow(ast.NodeVisitor):
         self.writes |= set(names)
         self.bound |= set(names)
 
-    def visit_Name(self, node: ast.Name) -> None:  # noqa: N802 - the visitor protocol of ast
+    def visit_Name(self, node: ast.Name) -> None:
         """Read, bind or delete a name."""
         if isinstance(node.ctx, ast.Store):
             self.write([node.id])
@@ -90,18 +91,18 @@ class Flow(ast.NodeVisitor):
         if isinstance(node.ctx, ast.Del):
             self.deletes.add(node.id)
 
-    def visit_Attribute(self, node: ast.Attribute) -> None:  # noqa: N802
+    def visit_Attribute(self, node: ast.Attribute) -> None:
         """Read the object; IPython's own state makes the cell dynamic."""
-        self.dynamic = self.dynamic or node.attr in SHELL_STATE and _is_shell(node.value)
+        self.dynamic = self.dynamic or (node.attr in SHELL_STATE and _is_shell(node.value))
         self.generic_visit(node)
 
-    def visit_Call(self, node: ast.Call) -> None:  # noqa: N802
+    def visit_Call(self, node: ast.Call) -> None:
         """Follow calls of IPython's machinery, which the input transformer makes of magics and shell lines."""
         if not (isinstance(node.func, ast.Attribute) and _is_shell(node.func.value)):
             self.generic_visit(node)
             return
-        words = tuple(argument.value for argument in node.args if isinstance(argument, ast.Constant) and isinstance(argument.value, str))
-        self._magic(node.func.attr, words)
+        words = (argument.value for argument in node.args if isinstance(argument, ast.Constant))
+        self._magic(node.func.attr, tuple(word for word in words if isinstance(word, str)))
 
     def _magic(self, method: str, words: tuple[str, ...]) -> None:
         effect = effect_of(method, words)
@@ -124,19 +125,19 @@ class Flow(ast.NodeVisitor):
         except SyntaxError:
             self.dynamic = True  # a magic may understand what Python does not
 
-    def visit_Assign(self, node: ast.Assign) -> None:  # noqa: N802
+    def visit_Assign(self, node: ast.Assign) -> None:
         """Read the value before the targets are bound."""
         self.visit(node.value)
         self.statements(node.targets)
 
-    def visit_AugAssign(self, node: ast.AugAssign) -> None:  # noqa: N802
+    def visit_AugAssign(self, node: ast.AugAssign) -> None:
         """Read the target too."""
         if isinstance(node.target, ast.Name):
             self.read([node.target.id])
         self.visit(node.value)
         self.visit(node.target)
 
-    def visit_AnnAssign(self, node: ast.AnnAssign) -> None:  # noqa: N802
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> None:
         """Read annotation and value; without a value nothing is bound."""
         self.visit(node.annotation)
         if node.value is not None:
@@ -145,41 +146,41 @@ class Flow(ast.NodeVisitor):
         elif not isinstance(node.target, ast.Name):
             self.visit(node.target)
 
-    def visit_Import(self, node: ast.Import) -> None:  # noqa: N802
+    def visit_Import(self, node: ast.Import) -> None:
         """Bind the modules' first names or their aliases."""
         self.write([item.asname or item.name.split(".")[0] for item in node.names])
         self.dynamic = self.dynamic or any(item.name == "__main__" for item in node.names)
 
-    def visit_ImportFrom(self, node: ast.ImportFrom) -> None:  # noqa: N802
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
         """Bind what is imported; a star binds names that the text does not show."""
         self.write([item.asname or item.name for item in node.names if item.name != "*"])
         self.dynamic = self.dynamic or any(item.name == "*" for item in node.names)
         if node.module == "__main__":
             self.read(item.name for item in node.names)
 
-    def visit_If(self, node: ast.If) -> None:  # noqa: N802
+    def visit_If(self, node: ast.If) -> None:
         """Bind what both branches bind."""
         self.visit(node.test)
         self.branches(node.body, node.orelse)
 
-    def visit_IfExp(self, node: ast.IfExp) -> None:  # noqa: N802
+    def visit_IfExp(self, node: ast.IfExp) -> None:
         """Bind what both branches bind."""
         self.visit(node.test)
         self.branches([node.body], [node.orelse])
 
-    def visit_BoolOp(self, node: ast.BoolOp) -> None:  # noqa: N802
+    def visit_BoolOp(self, node: ast.BoolOp) -> None:
         """Bind only what the first operand binds."""
         self.visit(node.values[0])
         with self.maybe():
             self.statements(node.values[1:])
 
-    def visit_Compare(self, node: ast.Compare) -> None:  # noqa: N802
+    def visit_Compare(self, node: ast.Compare) -> None:
         """Bind only what the first comparison binds."""
         self.statements([node.left, node.comparators[0]])
         with self.maybe():
             self.statements(node.comparators[1:])
 
-    def visit_For(self, node: ast.For | ast.AsyncFor) -> None:  # noqa: N802
+    def visit_For(self, node: ast.For | ast.AsyncFor) -> None:
         """Bind the target for the body, nothing afterwards: there may be no turn."""
         self.visit(node.iter)
         with self.maybe():
@@ -188,16 +189,16 @@ class Flow(ast.NodeVisitor):
         with self.maybe():
             self.statements(node.orelse)
 
-    visit_AsyncFor = visit_For  # noqa: N815
+    visit_AsyncFor = visit_For
 
-    def visit_While(self, node: ast.While) -> None:  # noqa: N802
+    def visit_While(self, node: ast.While) -> None:
         """Bind what the test binds, nothing afterwards: there may be no turn."""
         self.visit(node.test)
         for body in (node.body, node.orelse):
             with self.maybe():
                 self.statements(body)
 
-    def visit_With(self, node: ast.With | ast.AsyncWith) -> None:  # noqa: N802
+    def visit_With(self, node: ast.With | ast.AsyncWith) -> None:
         """Bind the targets; the body may be left early by an exception that the manager swallows."""
         for item in node.items:
             self.visit(item.context_expr)
@@ -208,16 +209,16 @@ class Flow(ast.NodeVisitor):
         if not any(_swallows(item.context_expr) for item in node.items):
             self.bound |= inside
 
-    visit_AsyncWith = visit_With  # noqa: N815
+    visit_AsyncWith = visit_With
 
-    def visit_Try(self, node: ast.Try) -> None:  # noqa: N802
+    def visit_Try(self, node: ast.Try) -> None:
         """Bind what the body and every handler bind."""
         self.branches([*node.body, *node.orelse], *([handler] for handler in node.handlers))
         self.statements(node.finalbody)
 
-    visit_TryStar = visit_Try  # noqa: N815
+    visit_TryStar = visit_Try  # type: ignore[assignment]
 
-    def visit_ExceptHandler(self, node: ast.ExceptHandler) -> None:  # noqa: N802
+    def visit_ExceptHandler(self, node: ast.ExceptHandler) -> None:
         """Bind the exception's name inside the handler, where Python deletes it at the end."""
         if node.type is not None:
             self.visit(node.type)
@@ -227,28 +228,28 @@ class Flow(ast.NodeVisitor):
         self.statements(node.body)
         self.bound -= fresh
 
-    def visit_Match(self, node: ast.Match) -> None:  # noqa: N802
+    def visit_Match(self, node: ast.Match) -> None:
         """Bind captures inside their case."""
         self.visit(node.subject)
         for case in node.cases:
             with self.maybe():
                 self.visit(case)
 
-    def visit_MatchAs(self, node: ast.MatchAs) -> None:  # noqa: N802
+    def visit_MatchAs(self, node: ast.MatchAs) -> None:
         """Bind a capture."""
         self.generic_visit(node)
         self.write([node.name] if node.name else [])
 
-    def visit_MatchStar(self, node: ast.MatchStar) -> None:  # noqa: N802
+    def visit_MatchStar(self, node: ast.MatchStar) -> None:
         """Bind the rest of a sequence."""
         self.write([node.name] if node.name else [])
 
-    def visit_MatchMapping(self, node: ast.MatchMapping) -> None:  # noqa: N802
+    def visit_MatchMapping(self, node: ast.MatchMapping) -> None:
         """Bind the rest of a mapping."""
         self.generic_visit(node)
         self.write([node.rest] if node.rest else [])
 
-    def visit_FunctionDef(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> None:  # noqa: N802
+    def visit_FunctionDef(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
         """Read decorators, defaults and annotations now; the body's globals when it is called, its own name bound by then."""
         self.statements(node.decorator_list)
         self.visit(node.args)
@@ -257,11 +258,12 @@ class Flow(ast.NodeVisitor):
         if not node.decorator_list:
             self.write([node.name])
         self._scope(node.name, node.lineno)
+        self._dynamic_inside(node)
         self.write([node.name])
 
-    visit_AsyncFunctionDef = visit_FunctionDef  # noqa: N815
+    visit_AsyncFunctionDef = visit_FunctionDef
 
-    def visit_ClassDef(self, node: ast.ClassDef) -> None:  # noqa: N802
+    def visit_ClassDef(self, node: ast.ClassDef) -> None:
         """Read decorators, bases and what the body reads, which runs now."""
         self.statements([*node.decorator_list, *node.bases, *(keyword.value for keyword in node.keywords)])
         self._scope(node.name, node.lineno)
@@ -309,11 +311,12 @@ _COMPREHENSIONS: dict[type, str] = {
 
 def _is_shell(node: ast.AST) -> bool:
     called = isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "get_ipython"
-    return called or isinstance(node, ast.Name) and node.id == "ip"
+    return called or (isinstance(node, ast.Name) and node.id == "ip")
 
 
 def _swallows(node: ast.AST) -> bool:
-    return any("suppress" in getattr(part, "id", getattr(part, "attr", "")) or "raises" in getattr(part, "attr", "") for part in ast.walk(node))
+    names = {getattr(part, "id", getattr(part, "attr", "")) for part in ast.walk(node)}
+    return any(word in name for name in names for word in ("suppress", "raises"))
 
 
 def _index(table: symtable.SymbolTable, into: dict[tuple[str, int], list[symtable.SymbolTable]]) -> None:
@@ -327,7 +330,7 @@ def _globals_of(table: symtable.SymbolTable) -> tuple[set[str], set[str]]:
     reads, writes = set(), set()
     for symbol in table.get_symbols():
         name = symbol.get_name()
-        if symbol.is_referenced() and (symbol.is_global() or in_class and symbol.is_assigned()):
+        if symbol.is_referenced() and (symbol.is_global() or (in_class and symbol.is_assigned())):
             reads.add(name)
         if symbol.is_declared_global() and (symbol.is_assigned() or symbol.is_imported()):
             writes.add(name)

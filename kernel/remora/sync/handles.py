@@ -12,11 +12,13 @@ from remora.errors import SendError
 
 REPR_LIMIT = 1024  # characters
 OPERATORS = (
-    "call getitem setitem delitem len iter next contains bool int float complex index enter exit await aiter anext "
-    "add radd iadd sub rsub isub mul rmul imul matmul rmatmul imatmul truediv rtruediv itruediv floordiv rfloordiv ifloordiv "
-    "mod rmod imod divmod rdivmod pow rpow ipow lshift rlshift rshift rrshift and rand iand or ror ior xor rxor ixor "
-    "neg pos abs invert round trunc floor ceil lt le gt ge eq ne reversed array array_ufunc fspath bytes buffer"
-).split()
+    "call", "getitem", "setitem", "delitem", "len", "iter", "next", "contains", "bool", "int", "float", "complex", "index",
+    "enter", "exit", "await", "aiter", "anext", "add", "radd", "iadd", "sub", "rsub", "isub", "mul", "rmul", "imul", "matmul",
+    "rmatmul", "imatmul", "truediv", "rtruediv", "itruediv", "floordiv", "rfloordiv", "ifloordiv", "mod", "rmod", "imod",
+    "divmod", "rdivmod", "pow", "rpow", "ipow", "lshift", "rlshift", "rshift", "rrshift", "and", "rand", "iand", "or", "ror",
+    "ior", "xor", "rxor", "ixor", "neg", "pos", "abs", "invert", "round", "trunc", "floor", "ceil", "lt", "le", "gt", "ge",
+    "eq", "ne", "reversed", "array", "array_ufunc", "fspath", "bytes", "buffer",
+)  # fmt: skip
 
 
 class RemoteValue:
@@ -38,7 +40,8 @@ class RemoteValue:
 
     def __getattr__(self, attribute: str) -> Any:
         """Raise SendError; names that only inspectors ask for are missing instead."""
-        if attribute.startswith(("_repr_", "_ipython_")) or attribute.startswith("__") and attribute.endswith("__"):
+        special = attribute.startswith("__") and attribute.endswith("__")
+        if special or attribute.startswith(("_repr_", "_ipython_")):
             raise AttributeError(attribute)
         _refuse(self)
 
@@ -69,8 +72,10 @@ def lives_in(value: object) -> str | None:
 def _refuse(value: RemoteValue) -> NoReturn:
     name, kind, _, session, why = facts_of(value)
     because = f" ({why})" if why else ""
-    text = f"{name} ({kind}) lives in sandbox {session!r} and could not come here{because}; use it in remote cells of that session"
-    raise SendError(text, reason="remote-only", name=name, session=session, type=kind, why=why, instead="use it in remote cells")
+    where = f"lives in sandbox {session!r} and could not come here{because}"
+    what = "use it in remote cells of that session"
+    text = f"{name} ({kind}) {where}; {what}"
+    raise SendError(text, reason="remote-only", name=name, session=session, type=kind, why=f"it {where}", instead=what)
 
 
 def _operator(name: str) -> Callable[..., Any]:
@@ -83,4 +88,4 @@ def _operator(name: str) -> Callable[..., Any]:
 
 for _name in OPERATORS:
     setattr(RemoteValue, f"__{_name}__", _operator(_name))
-RemoteValue.__hash__ = object.__hash__  # type: ignore[method-assign]
+RemoteValue.__hash__ = object.__hash__  # type: ignore[assignment, method-assign]

@@ -71,7 +71,7 @@ class Ledger:
         if new:
             new |= linked(new, self._here(namespace) - new, namespace)
         encoded = self._encode(new, namespace, closure.failures)
-        marks = {name: closure.marks[name] if name in closure.marks else _mark(namespace[name], namespace)[0] for name in encoded.names}
+        marks = {name: closure.marks.get(name) or _mark(namespace[name], namespace)[0] for name in encoded.names}
         deletes = tuple(sorted(name for name in self.held if name not in namespace))
         skipped = tuple(sorted((closure.marks.keys() - new) | set(closure.elsewhere)))
         return Outgoing(encoded, deletes, skipped, frozenset(), marks, closure.dynamic)
@@ -128,7 +128,7 @@ class Ledger:
 
     def _differs(self, name: str, now: Mark, was: Mark) -> bool:
         # What has no digest counts as changed, unless the other side has been told already that it cannot have it.
-        return now != was or not now and name not in self.held
+        return now != was or (not now and name not in self.held)
 
     def _encode(self, names: Iterable[str], namespace: dict[str, Any], failures: dict[str, SendError]) -> Encoded:
         encoded = encode({name: namespace[name] for name in sorted(names)}, namespace=namespace)
@@ -147,13 +147,14 @@ class Ledger:
         seen: set[str] = set()
         while waiting:
             name = waiting.pop()
-            if name in seen or hidden(name) and name not in chosen:
+            if name in seen or (hidden(name) and name not in chosen):
                 continue
             seen.add(name)
             if name in namespace:
                 waiting.extend(self._visit(name, namespace, closure))
             elif name in chosen:
-                closure.failures[name] = SendError(f"{name}: there is no variable of this name; check the list given with -i", name=name)
+                text = f"{name}: there is no variable of this name; check the list given with -i"
+                closure.failures[name] = SendError(text, name=name)
         return closure
 
     def _visit(self, name: str, namespace: dict[str, Any], closure: _Closure) -> frozenset[str]:

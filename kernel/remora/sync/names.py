@@ -54,12 +54,13 @@ def function_reads(function: FunctionType) -> frozenset[str]:
 @lru_cache(maxsize=4096)
 def code_reads(code: CodeType) -> frozenset[str]:
     """Return the global names that a code object uses, with those of the code objects inside it."""
-    found = {step.argval for step in dis.get_instructions(code) if step.opname.endswith(("_GLOBAL", "_NAME")) or _from_dict(step.opname)}
+    found = {step.argval for step in dis.get_instructions(code) if _by_name(step.opname)}
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
             found |= code_reads(constant)
     return frozenset(name for name in found if isinstance(name, str)) - {"__name__", "__module__", "__qualname__"}
 
 
-def _from_dict(opname: str) -> bool:
-    return opname in ("LOAD_FROM_DICT_OR_GLOBALS", "LOAD_CLASSDEREF")
+def _by_name(opname: str) -> bool:
+    # The last two are how class bodies inside functions read names.
+    return opname.endswith(("_GLOBAL", "_NAME")) or opname in ("LOAD_FROM_DICT_OR_GLOBALS", "LOAD_CLASSDEREF")

@@ -70,7 +70,7 @@ def _function_state(function: types.FunctionType) -> dict[str, Any]:
 def _scope(packer: Any, scope: dict[str, Any]) -> Any:
     """Return how a function's globals travel: None for the notebook's, a module's name, or a copy of a loose dictionary."""
     name = scope.get("__name__")
-    if scope is packer.namespace or name == "__main__" and scope is vars(sys.modules["__main__"]):
+    if scope is packer.namespace or (name == "__main__" and scope is vars(sys.modules["__main__"])):
         return None
     module = sys.modules.get(name) if isinstance(name, str) else None
     if module is not None and vars(module) is scope and module.__spec__ is not None:

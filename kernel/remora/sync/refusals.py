@@ -27,7 +27,7 @@ REFUSED: dict[tuple[str, str], tuple[str, str]] = {
     ("threading", "Thread"): ("a thread belongs to this process", "start it inside the remote cell"),
     ("_thread", "_local"): ("its contents belong to this process's threads", CREATE),
     ("subprocess", "Popen"): ("it watches a process of this machine", "start it inside the remote cell"),
-    ("multiprocessing.process", "BaseProcess"): ("it watches a process of this machine", "start it inside the remote cell"),
+    ("multiprocessing.process", "BaseProcess"): ("it watches a process of this machine", CREATE),
     ("concurrent.futures._base", "Executor"): ("it owns threads or processes", CREATE),
     ("concurrent.futures._base", "Future"): ("it is fulfilled in this process", "send its result()"),
     ("_asyncio", "Future"): ("it is fulfilled by this process's event loop", "await it inside the remote cell"),

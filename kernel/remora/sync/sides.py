@@ -25,12 +25,12 @@ def check(other: dict[str, Any]) -> None:
     here = sides()
     if (other.get("python"), other.get("magic")) != (here["python"], here["magic"]):
         theirs, ours = (".".join(map(str, side.get("python", "?"))) for side in (other, here))
-        text = f"Python {theirs} there and Python {ours} here: functions and classes cannot travel between them; use python={ours}"
+        text = f"Python {theirs} there and Python {ours} here: variables cannot travel between them; use python={ours}"
         raise SendError(text, reason="python-mismatch", there=theirs, here=ours)
 
 
 def differences(other: dict[str, Any]) -> list[str]:
     """Return one short text for each package whose version differs."""
-    here = sides()["packages"]
-    there = other.get("packages", {})
-    return [f"{name} {there[name]} there, {here[name]} here" for name in sorted(here.keys() & there.keys()) if here[name] != there[name]]
+    here, there = sides()["packages"], other.get("packages", {})
+    both = sorted(here.keys() & there.keys())
+    return [f"{name} {there[name]} there, {here[name]} here" for name in both if here[name] != there[name]]

@@ -10,7 +10,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from peer import Peer  # noqa: E402 - found beside this file
+from peer import Peer
 
 
 @pytest.fixture(scope="module")

@@ -79,6 +79,78 @@ def carry(source: Peer, target: Peer, *names: str) -> dict[str, str]:
             return failures | target.take(stream, buffers)
 
 
+def remote_cell(here: Peer, there: Peer, code: str, **options: Any) -> dict[str, Any]:
+    """Run a cell there as the product does: send what it reads, run it, bring home what it changed; tell what moved."""
+    out = here.ask("depart", code, options.get("inputs"))
+    back = there.ask("cell", code, out, options.get("outputs"))
+    here.ask("arrive", back)
+    return {
+        "sent": out["names"], "skipped": out["skipped"], "came": back["names"], "forgotten": out["deletes"], "gone": back["deletes"],
+        "send_failures": out["failures"], "failures": back["failures"], "mutated": back["mutated"],
+    }  # fmt: skip
+
+
+def _parts(outgoing: Any) -> dict[str, Any]:
+    return {
+        "stream": outgoing.encoded.stream, "buffers": [bytes(buffer) for buffer in outgoing.encoded.buffers],
+        "names": sorted(outgoing.encoded.names), "deletes": list(outgoing.deletes), "skipped": list(outgoing.skipped),
+        "mutated": sorted(outgoing.mutated), "failures": {name: str(error) for name, error in outgoing.encoded.failures.items()},
+    }  # fmt: skip
+
+
+def do_depart(namespace: dict[str, Any], code: str, inputs: list[str] | None) -> dict[str, Any]:
+    """Pack what a cell reads, or the user's own list."""
+    from remora.sync import analyse
+
+    ledger, names = _ledger(), analyse(code)
+    outgoing = ledger.outgoing(names.reads if inputs is None else inputs, namespace, explicit=inputs is not None)
+    ledger.sent(outgoing)
+    return _parts(outgoing) | {"reads": None if names.dynamic or outgoing.dynamic else sorted(names.reads)}
+
+
+def do_cell(namespace: dict[str, Any], code: str, arrived: dict[str, Any], outputs: list[str] | None) -> dict[str, Any]:
+    """Take in what arrived, run the cell, pack what it changed; an exception of the cell is left to the caller's checks."""
+    from remora.sync import bind, decode_each
+
+    ledger = _ledger()
+    done = decode_each(arrived["stream"], arrived["buffers"], namespace=namespace)
+    bind(done.values, namespace, deletes=arrived["deletes"])
+    ledger.incoming(done.values, namespace, arrived["deletes"])
+    before = ledger.before(namespace, arrived["reads"])
+    try:
+        do_run(namespace, code)
+    except ArithmeticError:
+        namespace["failed"] = True
+    changes = ledger.changes(namespace, before, outputs)
+    ledger.sent(changes)
+    kinds = {name: type(namespace.get(name)).__name__ for name in changes.encoded.failures}
+    return _parts(changes) | {"kinds": kinds}
+
+
+def do_arrive(namespace: dict[str, Any], back: dict[str, Any]) -> None:
+    """Bind what came home; what could not come becomes a RemoteValue."""
+    from remora.sync import RemoteValue, bind, decode_each
+
+    done = decode_each(back["stream"], back["buffers"], namespace=namespace)
+    away = {name: RemoteValue(name, back["kinds"][name], "<text>", "main", why) for name, why in back["failures"].items()}
+    bind(done.values | away, namespace, mutated=back["mutated"], deletes=back["deletes"])
+    _ledger().incoming(done.values | away, namespace, back["deletes"])
+
+
+def do_forget(namespace: dict[str, Any]) -> None:
+    """Note that the other side is gone."""
+    _ledger().forget()
+
+
+_kept: dict[str, Any] = {}
+
+
+def _ledger() -> Any:
+    from remora.sync import Ledger
+
+    return _kept.setdefault("ledger", Ledger("main"))
+
+
 def serve() -> None:
     """Answer requests until stdin ends."""
     import io
@@ -103,6 +175,7 @@ def do_reset(namespace: dict[str, Any]) -> None:
     """Forget all variables."""
     for name in [name for name in namespace if not name.startswith("__")]:
         del namespace[name]
+    _kept.clear()
 
 
 def do_run(namespace: dict[str, Any], code: str) -> None:
