@@ -14,6 +14,7 @@ from typing import Any
 
 from remora.errors import SendError
 from remora.sync import receiving
+from remora.sync.packer import Explorer
 from remora.sync.refusals import type_name
 
 SECONDS = 5.0
@@ -42,8 +43,6 @@ def _said(error: Exception, kind: str) -> str:
 
 
 def _culprit(name: str, value: object, namespace: dict[str, Any]) -> tuple[str, str, Exception] | None:
-    from remora.sync.codec import Explorer
-
     packer = Explorer(io.BytesIO(), namespace, None)
     waiting: deque[tuple[str, Any]] = deque([(name, value)])
     seen: dict[int, Any] = {}

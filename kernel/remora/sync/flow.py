@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from remora.sync.magics import effect_of
+from remora.sync.scopes import COMPREHENSIONS, globals_of, index, is_shell, swallows
 
 DYNAMIC = frozenset({"exec", "eval", "globals", "locals", "vars", "__main__"})
 SHELL_STATE = frozenset({"user_ns", "user_global_ns", "ex", "ev", "push", "run_cell", "run_code", "run_cell_async"})
@@ -41,7 +42,7 @@ class Flow(ast.NodeVisitor):
         """Walk over plain Python text; raises SyntaxError."""
         tree = ast.parse(code)
         outer, self._scopes = self._scopes, {}
-        _index(symtable.symtable(code, "<cell>", "exec"), self._scopes)
+        index(symtable.symtable(code, "<cell>", "exec"), self._scopes)
         self.statements(tree.body)
         self._scopes = outer
 
@@ -93,12 +94,12 @@ class Flow(ast.NodeVisitor):
 
     def visit_Attribute(self, node: ast.Attribute) -> None:
         """Read the object; IPython's own state makes the cell dynamic."""
-        self.dynamic = self.dynamic or (node.attr in SHELL_STATE and _is_shell(node.value))
+        self.dynamic = self.dynamic or (node.attr in SHELL_STATE and is_shell(node.value))
         self.generic_visit(node)
 
     def visit_Call(self, node: ast.Call) -> None:
         """Follow calls of IPython's machinery, which the input transformer makes of magics and shell lines."""
-        if not (isinstance(node.func, ast.Attribute) and _is_shell(node.func.value)):
+        if not (isinstance(node.func, ast.Attribute) and is_shell(node.func.value)):
             self.generic_visit(node)
             return
         words = (argument.value for argument in node.args if isinstance(argument, ast.Constant))
@@ -206,7 +207,7 @@ class Flow(ast.NodeVisitor):
                 self.visit(item.optional_vars)
         with self.maybe() as inside:
             self.statements(node.body)
-        if not any(_swallows(item.context_expr) for item in node.items):
+        if not any(swallows(item.context_expr) for item in node.items):
             self.bound |= inside
 
     visit_AsyncWith = visit_With
@@ -283,7 +284,7 @@ class Flow(ast.NodeVisitor):
             super().generic_visit(node)
 
     def _nested(self, node: ast.AST) -> None:
-        name = "lambda" if isinstance(node, ast.Lambda) else _COMPREHENSIONS[type(node)]
+        name = "lambda" if isinstance(node, ast.Lambda) else COMPREHENSIONS[type(node)]
         if isinstance(node, ast.Lambda):
             self.visit(node.args)
         else:
@@ -294,48 +295,11 @@ class Flow(ast.NodeVisitor):
     def _scope(self, name: str, line: int) -> None:
         # A table is found by name and line; two of one line are both taken, which can only add names.
         for table in self._scopes.get((name, line), []):
-            reads, writes = _globals_of(table)
+            reads, writes = globals_of(table)
             self.read(reads)
             self.writes |= writes
 
     def _dynamic_inside(self, node: ast.AST) -> None:
         for inner in ast.walk(node):
-            if isinstance(inner, ast.Attribute) and inner.attr in SHELL_STATE and _is_shell(inner.value):
+            if isinstance(inner, ast.Attribute) and inner.attr in SHELL_STATE and is_shell(inner.value):
                 self.dynamic = True
-
-
-_COMPREHENSIONS: dict[type, str] = {
-    ast.ListComp: "listcomp", ast.SetComp: "setcomp", ast.DictComp: "dictcomp", ast.GeneratorExp: "genexpr",
-}  # fmt: skip
-
-
-def _is_shell(node: ast.AST) -> bool:
-    called = isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "get_ipython"
-    return called or (isinstance(node, ast.Name) and node.id == "ip")
-
-
-def _swallows(node: ast.AST) -> bool:
-    names = {getattr(part, "id", getattr(part, "attr", "")) for part in ast.walk(node)}
-    return any(word in name for name in names for word in ("suppress", "raises"))
-
-
-def _index(table: symtable.SymbolTable, into: dict[tuple[str, int], list[symtable.SymbolTable]]) -> None:
-    for child in table.get_children():
-        into.setdefault((child.get_name(), child.get_lineno()), []).append(child)
-        _index(child, into)
-
-
-def _globals_of(table: symtable.SymbolTable) -> tuple[set[str], set[str]]:
-    in_class = table.get_type() == "class"
-    reads, writes = set(), set()
-    for symbol in table.get_symbols():
-        name = symbol.get_name()
-        if symbol.is_referenced() and (symbol.is_global() or (in_class and symbol.is_assigned())):
-            reads.add(name)
-        if symbol.is_declared_global() and (symbol.is_assigned() or symbol.is_imported()):
-            writes.add(name)
-    for child in table.get_children():
-        more_reads, more_writes = _globals_of(child)
-        reads |= more_reads
-        writes |= more_writes
-    return reads, writes

@@ -26,7 +26,7 @@ REFUSED: dict[tuple[str, str], tuple[str, str]] = {
     ("mmap", "mmap"): ("mapped memory belongs to this process", "send its path and map it inside the remote cell"),
     ("threading", "Thread"): ("a thread belongs to this process", "start it inside the remote cell"),
     ("_thread", "_local"): ("its contents belong to this process's threads", CREATE),
-    ("subprocess", "Popen"): ("it watches a process of this machine", "start it inside the remote cell"),
+    ("subprocess", "Popen"): ("it watches a process of this machine", CREATE),
     ("multiprocessing.process", "BaseProcess"): ("it watches a process of this machine", CREATE),
     ("concurrent.futures._base", "Executor"): ("it owns threads or processes", CREATE),
     ("concurrent.futures._base", "Future"): ("it is fulfilled in this process", "send its result()"),
@@ -36,7 +36,7 @@ REFUSED: dict[tuple[str, str], tuple[str, str]] = {
     ("builtins", "ContextVar"): ("its identity is its meaning, and that stays in this process", CREATE),
     ("_contextvars", "ContextVar"): ("its identity is its meaning, and that stays in this process", CREATE),
     ("ipywidgets.widgets.widget", "Widget"): ("a widget lives where it was made", CREATE),
-    ("IPython.core.interactiveshell", "InteractiveShell"): ("it is this kernel itself", "call get_ipython() inside the remote cell"),
+    ("IPython.core.interactiveshell", "InteractiveShell"): ("it is this kernel", "call get_ipython() inside the remote cell"),
 }  # fmt: skip
 # In-memory files are no open files.
 SENDABLE = {("_io", "BytesIO"), ("_io", "StringIO")}
