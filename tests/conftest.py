@@ -26,7 +26,8 @@ _KEEP = pytest.StashKey[bool]()
 
 def pytest_configure(config: pytest.Config) -> None:
     """Give the session a home of its own: a test never meets the backend, settings or temporary files of the person."""
-    session = Path(tempfile.mkdtemp(prefix="rt-"))
+    _remove_kept()
+    session = Path(tempfile.mkdtemp(prefix=f"rt-{os.getpid()}-"))
     config.stash[_SESSION] = session
     home = session / ".home"
     home.mkdir(0o700)
@@ -45,7 +46,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    """Keep the session's folder after a failure, for a look; the person removes it."""
+    """Keep the session's folder after a failure, for a look; the next session removes it."""
     if exitstatus in {pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.INTERNAL_ERROR}:
         session.config.stash[_KEEP] = True
 
@@ -54,6 +55,13 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     """Remove the session's folder."""
     if not config.stash.get(_KEEP, False):
         shutil.rmtree(config.stash[_SESSION], ignore_errors=True)
+
+
+def _remove_kept() -> None:
+    for folder in Path(tempfile.gettempdir()).glob("rt-*-*"):
+        owner = folder.name.split("-")[1]
+        if folder.stat().st_uid == os.getuid() and not Path("/proc", owner).exists():
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.hookimpl(wrapper=True)
