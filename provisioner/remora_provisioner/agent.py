@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import shutil
 import socket
@@ -26,8 +27,10 @@ from remora.wire import Fields, Message, Record, RunChanged, RunId, SandboxChang
 
 from . import jails, limits, mirror, recovery
 from .endings import Evidence, explain
+from .sandbox import Jail
 from .order import ENDED, RUNS, SCRATCH, SOCKET, Order
 
+_LOG = logging.getLogger(__name__)
 _FIRST_HOST_ID = 0x70000000
 _HOST_IDS = 0x0F000000
 
@@ -56,6 +59,7 @@ class Agent:
         self._peers: dict[SandboxId, Peer] = {}
         self._children: dict[SandboxId, subprocess.Popen[bytes]] = {}
         self._open_runs: dict[SandboxId, set[RunId]] = {}
+        self._chosen: dict[str | None, tuple[Jail, list[str]]] = {}
         self._burials: dict[SandboxId, asyncio.Task[None]] = {}
 
     def endpoint(self, sandbox: SandboxId) -> Fields:
@@ -93,7 +97,7 @@ class Agent:
         return notices
 
     def _order(self, sandbox: SandboxId, directory: Path, spec: SandboxSpec, facts: Fields) -> tuple[Order, list[str]]:
-        jail, lines = jails.choose(spec.jail or JAIL.text or None)
+        jail, lines = self._choose(spec.jail or JAIL.text or None)
         folder, why_not = mirror.shared_folder(spec)
         interpreter = mirror.build_layer(directory, spec.image)
         home = spec.home or "/"
@@ -115,6 +119,12 @@ class Agent:
         )
         return order, [*lines, *([why_not] if why_not else [])]
 
+    def _choose(self, demand: str | None) -> tuple[Jail, list[str]]:
+        """Try the jails once; what a machine allows does not change while the agent lives."""
+        if demand not in self._chosen:
+            self._chosen[demand] = jails.choose(demand)
+        return self._chosen[demand]
+
     def _host_id(self) -> int:
         return _FIRST_HOST_ID + int.from_bytes(os.urandom(4), "big") % _HOST_IDS
 
@@ -133,8 +143,14 @@ class Agent:
         try:
             return (await peer.request(Watch())).result
         except RemoraError as error:
-            log = (self._sandboxes / sandbox / "supervisor.log").read_text(errors="replace").strip().splitlines()[-1:]
-            raise PlaceError(f"the sandbox's supervisor did not start: {log[0] if log else error}", reason="sandbox-failed") from error
+            why = self._said(sandbox).splitlines()[-1:] or [str(error)]
+            raise PlaceError(f"the sandbox's supervisor did not start: {why[0]}", reason="sandbox-failed") from error
+
+    def _said(self, sandbox: SandboxId) -> str:
+        try:
+            return (self._sandboxes / sandbox / "supervisor.log").read_text(errors="replace").strip()
+        except OSError:
+            return ""
 
     # -- hearing
 
@@ -162,6 +178,8 @@ class Agent:
         child = self._children.pop(sandbox, None)
         code = await asyncio.to_thread(child.wait) if child else -9
         directory = self._sandboxes / sandbox
+        if said := self._said(sandbox):
+            _LOG.warning("supervisor of %s: %s", sandbox, said)
         if not (directory / ENDED).exists():
             error = explain(Evidence(asked=None, code=code))
             for run in self._open_runs.get(sandbox, set()):

@@ -32,7 +32,7 @@ def build_layer(directory: Path, image: dict[str, Any]) -> Path:
         (layer / "bin" / name).symlink_to(base)
     (layer / "pyvenv.cfg").write_text(f"home = {base.parent}\ninclude-system-site-packages = false\nversion = {image['version']}\n")
     folders = [*image["site_packages"], *image["roots"]]
-    (packages / "_mirror.pth").write_text(f"import site; [site.addsitedir(folder) for folder in {folders!r}]\n")
+    (packages / "_mirror.pth").write_text(f"import site; list(map(site.addsitedir, {folders!r}))\n")
     return layer / "bin" / "python"
 
 

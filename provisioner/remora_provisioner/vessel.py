@@ -37,7 +37,7 @@ class Vessel:
             try:
                 self._keeper = limits.keep(self._order.sandbox, limits.Limits(memory=self._order.memory, cpu=self._order.cpu))
                 (self._directory / GROUPS).write_text("\n".join(str(entrance.parent) for entrance in self._keeper.entrances))
-                self._sandbox = jails.by_name(self._order.jail).open(self._plan(descriptors, self._keeper))
+                self._sandbox = jails.named(self._order.jail).open(self._plan(descriptors, self._keeper))
             except OSError as error:
                 raise PlaceError(f"the sandbox could not be opened: {error}", reason="sandbox-failed") from error
         warnings = [*self._keeper.warnings, *self._sandbox.warnings]

@@ -1,0 +1,205 @@
+"""One remote cell from its options to its result: the way of a cell, as the notebook sees it.
+
+Law: everything here runs on the thread that executes the cell and blocks it, where Ctrl-C and the stop button arrive as tokens in the
+same queue as the run's records; so nothing of ours is ever torn by a KeyboardInterrupt.
+"""
+
+from __future__ import annotations
+
+import queue
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from ..client import Connection, new_run
+from ..errors import RemoraError, RemoteError, RunEnded, from_dict
+from ..states import ENDED, RunState
+from ..wire import Fields, InputReply, Record, RunId, StartRun
+from . import variables
+from .front import Front
+from .options import CellOptions
+from .progress import Progress
+from .relay import Relay
+from .sessions import Session
+
+INTERRUPT = "interrupt"
+_REACTION = 3.0
+"""Seconds after which code that has not reacted to the stop button is said not to."""
+_STAGES = {"queued": "queued", "running": "running"}
+
+
+@contextmanager
+def interrupts_into(token: Callable[[str], None]) -> Iterator[None]:
+    """Turn SIGINT into tokens while a cell waits; only the main thread gets any."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, lambda *_: token(INTERRUPT))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+class CellRun:
+    """A cell that runs there while the notebook waits for it."""
+
+    def __init__(self, front: Front, session: Session, namespace: dict[str, Any], progress: Progress) -> None:
+        """Run in this session, with the variables of this namespace."""
+        self._front, self._session, self._namespace, self._progress = front, session, namespace, progress
+        self._items: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._relay = Relay(front, session, front.parent())
+        self._late = False
+        self._lock = threading.Lock()
+        self.run: RunId = new_run()
+        self.result: Record | None = None
+        self._stopped = 0
+        self._hint_at: float | None = None
+
+    def start(self, code: str, name: str, options: CellOptions, fields: Fields) -> None:
+        """Send the cell off with what it reads; raises SendError before anything has gone if something cannot travel."""
+        self._cargo = variables.load(code, self._session, options, self._namespace)
+        self._progress.sent(self._cargo.nbytes)
+        body = fields | self._cargo.body | {"code": code, "timeout": options.timeout, "parent": _header(self._relay.parent)}
+        request = StartRun(self.run, "cell", name, body, buffers=self._cargo.buffers)
+        self.connection.start(request, self.take)
+
+    @property
+    def connection(self) -> Connection:
+        """Return the connection to the sandbox."""
+        assert self._session.connection is not None
+        return self._session.connection
+
+    def say(self, line: str) -> None:
+        """Show a line of ours under the cell."""
+        self._relay.say(line)
+
+    def take(self, item: Record | RemoraError) -> None:
+        """Take what comes of the run (on the client's loop): for who waits, or, once the cell is over, straight to the front end."""
+        with self._lock:
+            if not self._late:
+                self._items.put(item)
+                return
+        if isinstance(item, Record):
+            self._relay.show(item)
+
+    def wait(self) -> None:
+        """Show what the run prints until it has ended, then bind its variables; raises what its code raised."""
+        with interrupts_into(self._items.put):
+            for item in self._arrivals():
+                if item == INTERRUPT:
+                    self._interrupt()
+                elif isinstance(item, RemoraError):
+                    raise item
+                elif isinstance(item, Record) and self._over(item):
+                    break
+        self._finish()
+
+    def _arrivals(self) -> Iterator[Any]:
+        """Yield what comes, letting the status line have its moments in between."""
+        while True:
+            moments = [m for m in (self._progress.next_tick(time.monotonic()), self._hint_at) if m is not None]
+            try:
+                yield self._items.get(timeout=max(0.0, min(moments) - time.monotonic()) if moments else None)
+            except queue.Empty:
+                pass
+            self._hint_if_due(time.monotonic())
+            self._progress.tick(time.monotonic())
+
+    def _hint_if_due(self, now: float) -> None:
+        if self._hint_at is not None and now >= self._hint_at:
+            self._hint_at = None
+            self._progress.hint("the code does not react to the interrupt; stop again to end its sandbox, which loses its variables")
+
+    def _over(self, record: Record) -> bool:
+        if record.type == "result":
+            self.result = record
+        elif record.type == "input_request":
+            self._ask(record.content)
+        elif record.type == "state":
+            self._progress.stage(_STAGES.get(record.content["state"], ""))
+            return RunState(record.content["state"]) in ENDED
+        else:
+            self._relay.show(record)
+        return False
+
+    def _ask(self, content: Fields) -> None:
+        reply = InputReply(self.run, error="nobody can be asked here")
+        before = signal.getsignal(signal.SIGINT)
+        main = threading.current_thread() is threading.main_thread()
+        try:
+            if main:
+                signal.signal(signal.SIGINT, signal.default_int_handler)
+            reply = InputReply(self.run, self._front.ask(str(content["prompt"]), bool(content["password"])))
+        except KeyboardInterrupt:
+            self._interrupt()
+            return
+        except Exception as error:  # whatever this kernel raises when input is not possible
+            reply = InputReply(self.run, error=str(error))
+        finally:
+            if main:
+                signal.signal(signal.SIGINT, before)
+        self.connection.send(reply)
+
+    def _interrupt(self) -> None:
+        """First stop: interrupt the code. Second: end its sandbox."""
+        self._stopped += 1
+        if self._stopped == 1:
+            self.connection.interrupt(self.run)
+            self._hint_at = time.monotonic() + _REACTION
+        else:
+            self.connection.cancel(self.run, hard=True)
+
+    def _finish(self) -> None:
+        with self._lock:
+            self._late = True
+        while not self._items.empty():
+            item = self._items.get()
+            if isinstance(item, Record):
+                self._relay.show(item)
+        if self.result is None:
+            raise RunEnded("the run ended without a result", reason="crashed")
+        self._progress.fetched(variables.unload(self.result, self._session, self._cargo, self._namespace, self._fetch))
+        self._front.add_payload(self.result.content.get("payload") or [])
+        error = failure(self.result, self._namespace)
+        if error is not None:
+            self._explain_loss(error)
+            raise error
+
+    def _fetch(self, names: list[str]) -> tuple[tuple[Any, ...], Fields]:
+        answer = self.connection.client.run(self.connection.ask("pull", {"names": names}))
+        return answer.buffers, answer.result
+
+    def _explain_loss(self, error: BaseException) -> None:
+        """Say which variables were lost with the sandbox."""
+        if isinstance(error, RunEnded) and not self.connection.alive:
+            lost = sorted(name for name in self._session.ledger.held if name not in self._namespace)
+            error.facts["lost"] = lost
+
+
+def failure(result: Record, namespace: dict[str, Any]) -> BaseException | None:
+    """Return what a failed run raises here: the user's own exception with the traceback rendered there, or why the run was ended."""
+    content = result.content
+    if content.get("ended"):
+        return from_dict(content["ended"])
+    about = content.get("error")
+    if not about:
+        return None
+    error = variables.exception(result, namespace)
+    if error is None:
+        kind = type(about["ename"], (RemoteError,), {"__module__": "remora"})
+        error = kind(about["evalue"], ename=about["ename"], evalue=about["evalue"])
+    lines = list(about["traceback"])
+    try:
+        error._render_traceback_ = lambda: lines  # type: ignore[attr-defined]  # IPython's own hook for a ready-made traceback
+    except AttributeError:
+        pass  # a type that takes no attributes: its traceback is rendered here
+    return error
+
+
+def _header(parent: Fields) -> Fields:
+    header = parent.get("header") or {}
+    return {"header": {k: v if isinstance(v, (str, int, float, type(None))) else str(v) for k, v in header.items()}}

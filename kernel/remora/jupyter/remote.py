@@ -1,0 +1,159 @@
+"""`%%remote` and `%remote` for one shell: what a cell or a command comes to.
+
+Law: this object owns the notebook's sessions and its defaults; the way of one cell is in cells.py, of detached ones in detached.py,
+what `%remote …` does in actions.py.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from typing import Any
+
+from .. import client as clients
+from ..errors import RunEnded
+from ..states import EndReason
+from ..wire import Fields
+from . import commands, header, options
+from .cells import CellRun
+from .front import Front
+from .options import CellOptions
+from .progress import Bundle, Final, Progress, StatusLine
+from .sessions import Session, Sessions
+
+_NAME = 60
+
+
+class Remote:
+    """Remora in one IPython shell; the shell has it as `remora`."""
+
+    def __init__(self, shell: Any, front: Front) -> None:
+        """Take over the shell's remote cells."""
+        self.shell, self.front = shell, front
+        self.sessions = Sessions(front.kernel, clients.client)
+        self.defaults = CellOptions()
+        self.transformer = header.CellTransformer()
+        self.figures: Fields = {}
+        """Figures of the cell that ran last, for its metadata."""
+
+    # -- cells
+
+    def run_cell(self, line: str, cell: str) -> None:
+        """Run a cell in its session's sandbox and wait for it."""
+        given = options.parse(line, self._evaluate)
+        session = self.sessions.get(given.over(self.defaults).session)
+        chosen = given.over(session.options).over(self.defaults)
+        if chosen.both:
+            self.shell.run_cell(cell, silent=True, store_history=False).raise_error()
+        progress = self._progress(session)
+        run = CellRun(self.front, session, self.shell.user_ns, progress)
+        try:
+            self.sessions.ensure(session, chosen, run.say, progress.stage)
+            session.options = chosen.lasting()
+            progress.place(jail=str(run.connection.facts.get("jail", "")))
+            run.start(cell, _first_line(cell), chosen, self._cell_fields())
+            run.wait()
+        except BaseException as error:
+            progress.finish(*_final(error))
+            raise
+        else:
+            progress.finish(Final.DONE)
+        finally:
+            self.figures = progress.figures
+
+    def _cell_fields(self) -> Fields:
+        content = self.front.parent().get("content") or {}
+        return {
+            "execution_count": self.shell.execution_count,
+            "silent": bool(content.get("silent", False)),
+            "store_history": bool(content.get("store_history", True)),
+            "allow_stdin": bool(content.get("allow_stdin", True)),
+        }
+
+    def _progress(self, session: Session) -> Progress:
+        parent = self.front.parent()
+
+        def publish(bundle: Bundle, metadata: dict[str, Any], display_id: str, update: bool) -> None:
+            content = {"data": bundle, "metadata": metadata, "transient": {"display_id": display_id}}
+            self.front.publish("update_display_data" if update else "display_data", content, {}, (), parent)
+
+        return Progress(StatusLine(session=session.name), publish, time.monotonic, f"remora-{uuid.uuid4().hex[:12]}")
+
+    def _evaluate(self, expression: str) -> object:
+        return eval(expression, self.shell.user_global_ns, self.shell.user_ns)  # noqa: S307 - the user's own expression, in the user's own kernel
+
+    # -- what remote names the front end may ask for
+
+    def body(self, code: str) -> str:
+        """Return the code below the header of a remote cell; any other code as it is."""
+        found = header.split(code)
+        return found.body if found is not None else code
+
+    def complete(self, code: str, cursor: int) -> Fields | None:
+        """Return the sandbox's completions for a remote cell; None where this kernel is to complete."""
+        session = self._session_of(code)
+        if session is None or session.connection is None or cursor <= _header_end(code):
+            return None
+        return self._ask(session, "complete", {"code": _blanked(code), "cursor_pos": cursor})
+
+    def inspect(self, code: str, cursor: int, detail: int) -> Fields | None:
+        """Return what the sandbox knows of the name at the cursor of a remote cell; None where this kernel is to look."""
+        session = self._session_of(code)
+        if session is None or session.connection is None or cursor <= _header_end(code):
+            return None
+        return self._ask(session, "inspect", {"code": _blanked(code), "cursor_pos": cursor, "detail_level": detail})
+
+    def _ask(self, session: Session, op: str, args: Fields) -> Fields | None:
+        if not session.alive or session.connection is None:
+            return None
+        reply = session.connection.client.run(session.connection.ask(op, args)).result
+        return reply if op == "complete" or reply.get("found") else None
+
+    def _session_of(self, code: str) -> Session | None:
+        found = header.split(code)
+        if found is None or found.marker != "remote":
+            return None
+        try:
+            name = options.parse(found.line, self._evaluate).over(self.defaults).session
+        except options.OptionError:
+            return None  # a half-typed line: nothing to ask yet
+        return self.sessions.named.get(name)
+
+    # -- the line magic
+
+    def command(self, line: str) -> Any:
+        """Carry out `%remote LINE`."""
+        from . import actions
+
+        return actions.carry_out(self, commands.parse_command(line, self._evaluate))
+
+    def leave(self, restart: bool = False) -> None:
+        """The kernel ends: for good, or to be restarted."""
+        if not restart:
+            self.sessions.leave()
+
+
+def _final(error: BaseException) -> tuple[Final, str]:
+    """Return how an exception ends the status line."""
+    if isinstance(error, RunEnded):
+        return (Final.CANCELLED if error.reason == EndReason.CANCELLED.value else Final.ENDED), str(error.reason)
+    return Final.FAILED, type(error).__name__
+
+
+def _first_line(cell: str) -> str:
+    """Return the first line of code, by which people know a run in a listing."""
+    lines = (line.strip() for line in cell.splitlines())
+    return next((line for line in lines if line and not line.startswith("#")), "")[:_NAME]
+
+
+def _header_end(code: str) -> int:
+    """Return the offset behind the header's last line."""
+    at = code.find("%%remote")
+    end = code.find("\n", at)
+    return len(code) if end < 0 else end
+
+
+def _blanked(code: str) -> str:
+    """Return the cell with its header made a comment of the same length, so that offsets stay."""
+    end = _header_end(code)
+    return "".join("\n" if c == "\n" else "#" for c in code[:end]) + code[end:]

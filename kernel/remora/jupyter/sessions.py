@@ -1,0 +1,143 @@
+"""The notebook's sessions: for each its sandbox, the ledger of what it holds, and the options it was used with last.
+
+Law: a session's sandbox is identified by session, machine, image and devices alone; every other option may change from cell to cell.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+from .. import images
+from ..client import Client, Connection
+from ..errors import RunEnded
+from ..resources import SandboxSpec
+from ..sync.handles import lives_in
+from ..sync.ledger import Ledger
+from ..wire import Fields, LeaveKernel, OpenSession
+from .options import CellOptions
+
+
+class Session:
+    """One named session of a notebook."""
+
+    def __init__(self, name: str) -> None:
+        """Start without a sandbox."""
+        self.name = name
+        self.connection: Connection | None = None
+        self.identity: object = None
+        self.ledger = Ledger(name)
+        self.options = CellOptions()
+        self.comms: set[str] = set()
+
+    @property
+    def alive(self) -> bool:
+        """True while the session's sandbox is connected."""
+        return self.connection is not None and self.connection.alive
+
+    @property
+    def sandbox(self) -> str:
+        """Return the sandbox's id, or nothing."""
+        return str(self.connection.facts["id"]) if self.connection is not None else ""
+
+
+class Sessions:
+    """All sessions of one kernel."""
+
+    def __init__(self, kernel: str, client: Callable[[], Client]) -> None:
+        """Keep the sessions of the kernel of this name."""
+        self.kernel = kernel
+        self.named: dict[str, Session] = {}
+        self._client = client
+        self._image: Fields | None = None
+
+    def get(self, name: str) -> Session:
+        """Return the session of this name, new if need be."""
+        return self.named.setdefault(name, Session(name))
+
+    def spec(self, options: CellOptions) -> SandboxSpec:
+        """Return how a sandbox for these options is to be made, from here: this environment, this folder."""
+        if self._image is None:
+            self._image = images.Mirror.here().to_dict()
+        return SandboxSpec(
+            image=self._image,
+            resources=options.resources,
+            folder=os.getcwd(),
+            files=options.files,
+            on=options.on,
+            jail=options.jail,
+            home=os.path.expanduser("~"),
+            environment=tuple((images.carried_environment() | dict(options.environment)).items()),
+            idle=options.idle,
+        )
+
+    def ensure(self, session: Session, options: CellOptions, tell: Callable[[str], None], stage: Callable[[str], None]) -> Connection:
+        """Return the connection to the session's sandbox, opened if need be; lines for the user go to `tell`."""
+        spec = self.spec(options)
+        if session.alive and session.connection is not None and session.identity == spec.identity and not options.fresh:
+            return session.connection
+        return self.open(session, spec, tell, stage, fresh=options.fresh)
+
+    def open(
+        self, session: Session, spec: SandboxSpec, tell: Callable[[str], None], stage: Callable[[str], None], fresh: bool = False
+    ) -> Connection:
+        """Open the session's sandbox, or another one when the spec's identity has changed."""
+        client = self._client()
+        if session.alive:
+            self._say_what_stays(session, tell)
+            if fresh:
+                self.stop(session)
+        facts = client.run(client.open(OpenSession(self.kernel, session.name, spec.to_dict()), stage))
+        return self.take(session, facts, spec.identity, tell)
+
+    def take(self, session: Session, facts: Fields, identity: object, tell: Callable[[str], None]) -> Connection:
+        """Make a sandbox that is open the session's own."""
+        client = self._client()
+        connection = Connection(client, facts)
+        client.run(connection.connect())
+        if session.connection is not None:
+            if not session.alive and session.ledger.held:
+                tell(self._say_what_is_lost(session))
+            session.connection.close()
+        if session.connection is None or session.sandbox != facts["id"]:
+            session.ledger.forget()
+        session.connection, session.identity = connection, identity
+        for line in facts.get("notices", []):
+            tell(line)
+        return connection
+
+    def _say_what_stays(self, session: Session, tell: Callable[[str], None]) -> None:
+        held = ", ".join(sorted(session.ledger.held)[:8]) or "no variables"
+        tell(f"session {session.name} gets another sandbox; what sandbox {session.sandbox} holds stays behind: {held}")
+
+    def _say_what_is_lost(self, session: Session) -> str:
+        client = self._client()
+        text = "it has ended"
+        if session.connection is not None:
+            try:
+                client.run(session.connection.connect())
+            except RunEnded as ended:
+                text = str(ended).split(":", 1)[0]
+        return f"session {session.name} gets a new sandbox ({text}); what only the old one held is lost"
+
+    def lost_names(self, session: Session, namespace: dict[str, Any]) -> list[str]:
+        """Return the local names whose values lived in the session's sandbox only."""
+        return sorted(name for name, value in namespace.items() if lives_in(value) == session.name)
+
+    def stop(self, session: Session) -> None:
+        """End the session's sandbox."""
+        from ..wire import StopSandboxes
+
+        client = self._client()
+        if session.connection is not None:
+            client.run(client.request(StopSandboxes([session.sandbox])))
+            session.connection.close()
+            session.connection = None
+            session.ledger.forget()
+
+    def leave(self) -> None:
+        """This kernel ends for good: let its sandboxes end, too."""
+        if any(session.connection is not None for session in self.named.values()):
+            client = self._client()
+            client.run(client.request(LeaveKernel(self.kernel)))
