@@ -19,19 +19,16 @@ def bind(
     for name in deletes:
         namespace.pop(name, None)
     before = dict(namespace)
-    for name, value in values.items():
-        if name not in mutated or name not in before:
-            namespace[name] = value
-            continue
-        old = before[name]
-        shared = any(id(value) in nodes(other, namespace) for key, other in values.items() if key != name)
-        if shared or not take_over(old, value):
-            _succeed(old, value, namespace)
+    namespace.update(values)
+    for name in sorted(set(mutated) & values.keys() & before.keys()):
+        _keep_identity(before[name], values[name], values, namespace)
 
 
-def _succeed(old: Any, new: Any, namespace: dict[str, Any]) -> None:
-    for name in [name for name, value in namespace.items() if value is old]:
-        namespace[name] = new
+def _keep_identity(old: Any, new: Any, values: Mapping[str, object], namespace: dict[str, Any]) -> None:
+    inside_another = any(id(new) in nodes(value, namespace) for value in values.values() if value is not new)
+    stays, goes = (old, new) if not inside_another and take_over(old, new) else (new, old)
+    for name in [name for name, value in namespace.items() if value is goes]:
+        namespace[name] = stays
 
 
 def take_over(old: Any, new: Any) -> bool:

@@ -79,13 +79,17 @@ def _live(module: str, name: str) -> Any:
     return receiving.live_namespace().get(name) if module == "__main__" else None
 
 
-def encode(values: Mapping[str, object], *, namespace: dict[str, Any]) -> Encoded:
-    """Turn variables into bytes; those that cannot travel are in `failures`, the others are not harmed by them."""
+def encode(values: Mapping[str, object], *, namespace: dict[str, Any], peer: Mapping[str, Any] | None = None) -> Encoded:
+    """Turn variables into bytes; those that cannot travel are in `failures`, the others are not harmed by them.
+
+    `peer` is what `sides()` said on the other side; where its dill differs, dill's own constructors are not used.
+    """
+    borrows = sides.same_dill(peer)
     left = dict(values)
     failures: dict[str, SendError] = {}
     with no_garbage_collection():
         while True:
-            done, failed = _attempt_deeply(left, namespace)
+            done, failed = _attempt_deeply(left, namespace, borrows)
             if not failed:
                 break
             for name, error in failed.items():
@@ -93,17 +97,18 @@ def encode(values: Mapping[str, object], *, namespace: dict[str, Any]) -> Encode
     return Encoded(done.names, done.stream, done.buffers, done.deps, failures)
 
 
-def _attempt_deeply(values: dict[str, Any], namespace: dict[str, Any]) -> tuple[Encoded, dict[str, Exception]]:
-    done, failed = _attempt(values, namespace)
+def _attempt_deeply(values: dict[str, Any], namespace: dict[str, Any], borrows: bool) -> tuple[Encoded, dict[str, Exception]]:
+    done, failed = _attempt(values, namespace, borrows)
     if any(isinstance(error, RecursionError) for error in failed.values()):
-        done, failed = with_large_stack(lambda: _attempt(values, namespace))
+        done, failed = with_large_stack(lambda: _attempt(values, namespace, borrows))
     return done, failed
 
 
-def _attempt(values: dict[str, Any], namespace: dict[str, Any]) -> tuple[Encoded, dict[str, Exception]]:
+def _attempt(values: dict[str, Any], namespace: dict[str, Any], borrows: bool) -> tuple[Encoded, dict[str, Exception]]:
     """Pack all variables once; after a failure the rest is only tried, since the memo holds what was not written."""
     file, buffers = io.BytesIO(), list[pickle.PickleBuffer]()
     packer = Packer(file, namespace, lambda buffer: _keep(buffer, buffers))
+    packer.borrows = borrows
     packer.roots |= {id(value) for value in values.values()}
     failed: dict[str, Exception] = {}
     ends: list[tuple[int, int]] = []
@@ -127,7 +132,7 @@ def _keep(buffer: pickle.PickleBuffer, buffers: list[pickle.PickleBuffer]) -> bo
 
 
 def _head(names: tuple[str, ...], ends: list[tuple[int, int]]) -> bytes:
-    text = json.dumps({"names": names, "ends": ends, "sides": sides.sides()}).encode()
+    text = json.dumps({"names": names, "ends": ends, "sides": sides.interpreter()}).encode()
     return HEAD.pack(MAGIC, len(text)) + text
 
 

@@ -56,9 +56,10 @@ class _Closure:
 class Ledger:
     """One side's account of a session."""
 
-    def __init__(self, session: str = "main") -> None:
-        """Start with nothing held on the other side."""
+    def __init__(self, session: str = "main", peer: Mapping[str, Any] | None = None) -> None:
+        """Start with nothing held on the other side, which told its `sides()` in `peer`."""
         self.session = session
+        self.peer = peer
         self.held: dict[str, Mark] = {}
 
     def outgoing(self, names: Iterable[str], namespace: dict[str, Any], *, explicit: bool = False) -> Outgoing:
@@ -87,7 +88,8 @@ class Ledger:
         for name in deletes:
             self.held.pop(name, None)
         for name, value in values.items():
-            self.held[name] = ELSEWHERE if lives_in(value) else _mark(value, namespace)[0]
+            bound = namespace.get(name, value)  # an older object may have taken over the contents
+            self.held[name] = ELSEWHERE if lives_in(bound) else _mark(bound, namespace)[0]
 
     def forget(self) -> None:
         """Note that the other side is gone, with all that it held."""
@@ -131,7 +133,7 @@ class Ledger:
         return now != was or (not now and name not in self.held)
 
     def _encode(self, names: Iterable[str], namespace: dict[str, Any], failures: dict[str, SendError]) -> Encoded:
-        encoded = encode({name: namespace[name] for name in sorted(names)}, namespace=namespace)
+        encoded = encode({name: namespace[name] for name in sorted(names)}, namespace=namespace, peer=self.peer)
         encoded.failures.update(failures)
         return encoded
 

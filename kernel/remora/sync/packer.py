@@ -22,6 +22,8 @@ class Packer(pickle.Pickler):
 
     marking = False
 
+    borrows = True
+
     def __init__(self, file: Any, namespace: dict[str, Any], buffers: Callable[[pickle.PickleBuffer], Any] | None) -> None:
         """Write to a file object; functions of `namespace` bind to the receiver's."""
         super().__init__(file, 5, buffer_callback=buffers)
@@ -39,7 +41,7 @@ class Packer(pickle.Pickler):
         try:
             reduce = self._table[kind]
         except KeyError:
-            reduce = self._table[kind] = reducer_for(kind)
+            reduce = self._table[kind] = reducer_for(kind, self.borrows)
         return NotImplemented if reduce is None else reduce(self, value)
 
     def box(self, scope: dict[str, Any]) -> Box:

@@ -261,7 +261,7 @@ EXACT: dict[tuple[str, str], Reducer] = {
 }
 
 
-def reducer_for(kind: type) -> Reducer | None:
+def reducer_for(kind: type, borrows: bool = True) -> Reducer | None:
     """Return the reducer of a type that stands in no table row itself; None leaves it to pickle."""
     exact = EXACT.get((kind.__module__, kind.__qualname__))
     if exact is not None:
@@ -274,4 +274,4 @@ def reducer_for(kind: type) -> Reducer | None:
             return family
     if issubclass(kind, (staticmethod, classmethod, property)):
         return None if inspect.isabstract(kind) else TABLE[next(base for base in kind.__mro__ if base in TABLE)]
-    return borrowed(kind)
+    return borrowed(kind) if borrows else None

@@ -88,7 +88,7 @@ def test_a_digest_sees_a_change(change: str) -> None:
 
 def test_no_digest_for_what_cannot_be_packed() -> None:
     """None says: treat it as changed."""
-    assert fingerprint([i for i in ((j for j in ()),)], namespace={}) is None
+    assert fingerprint([iter(()), (j for j in ())], namespace={}) is None
 
 
 def test_needs_are_reported() -> None:
@@ -134,6 +134,14 @@ def test_sides_agree_with_themselves_and_name_other_packages() -> None:
     check(other)
     other["packages"] = other["packages"] | {"numpy": "1.0"}
     assert differences(other) == [f"numpy 1.0 there, {np.__version__} here"]
+
+
+def test_dill_alone_is_not_used_where_it_differs() -> None:
+    """A view of a dictionary needs dill's constructor, which another version may not have; the rest travels."""
+    other = sides() | {"packages": {"dill": "0.0"}}
+    encoded = encode({"v": {"a": 1}.keys(), "f": lambda: 1, "c": [1]}, namespace=globals(), peer=other)
+    assert (encoded.names, list(encoded.failures)) == (("f", "c"), ["v"])
+    assert encode({"v": {"a": 1}.keys()}, namespace=globals(), peer=sides()).names == ("v",)
 
 
 def test_a_foreign_stream_is_an_error() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import pickle
 from collections.abc import Callable
 from typing import Any
@@ -37,7 +38,7 @@ USES: dict[str, Callable[[Any], object]] = {
     "negation": lambda g: -g,
     "with": lambda g: g.__enter__(),
     "int": lambda g: int(g),
-    "path": lambda g: open(g),
+    "path": lambda g: os.fspath(g),
     "pickle": lambda g: pickle.dumps(g),
     "copy": lambda g: copy.copy(g),
     "star": lambda g: [*g],

@@ -111,6 +111,43 @@ def test_aliasing_survives_a_new_variable(pair: Pair) -> None:
     assert here.value("same")
 
 
+def test_two_names_of_one_object_and_a_container_all_see_a_change(pair: Pair) -> None:
+    """Names that travelled together are still one object, the one that others here hold."""
+    here, there = pair
+    here.run("a = [1]\nb = a\nbox = {'inner': a}")
+    moved = remote_cell(here, there, "a.append(len(b))")
+    assert moved["mutated"] == ["a", "b"]
+    assert here.value("a is b is box['inner'] and a == [1, 1]")
+
+
+def test_a_class_changed_there_is_changed_here(pair: Pair) -> None:
+    """A class attribute that a cell sets is set here, in the same class."""
+    here, there = pair
+    here.run("class C: n = 1\nx = C()\nkept = C")
+    remote_cell(here, there, "C.n = 5\nx.own = 2")
+    assert here.value("C is kept and C.n == 5 and x.own == 2 and type(x) is C")
+    assert remote_cell(here, there, "y = (C, x)")["sent"] == []
+
+
+def test_functions_made_there_work_here(pair: Pair) -> None:
+    """A function defined remotely uses this side's variables, and its changes are seen when it goes back."""
+    here, there = pair
+    here.run("rate = 2")
+    remote_cell(here, there, "def f(x): return x * rate")
+    here.run("rate = 10")
+    assert here.value("f(1)") == 10
+    remote_cell(here, there, "y = f(2)")
+    assert here.value("y") == 20
+
+
+def test_modules_and_their_names(pair: Pair) -> None:
+    """An import made there is an import here, and the other way round."""
+    here, there = pair
+    here.run("import json as j")
+    remote_cell(here, there, "import os.path as p\ntext = j.dumps([1])")
+    assert here.value("p.join('a', 'b') + text") == "a/b[1]"
+
+
 def test_a_name_deleted_here_is_deleted_there(pair: Pair) -> None:
     """Del here, NameError there."""
     here, there = pair
