@@ -32,8 +32,11 @@ class Peer:
 
     def __init__(self) -> None:
         """Start the process with this process's import path."""
-        code = f"import sys; sys.path[:] = {sys.path!r}; import importlib.util as u; s = u.spec_from_file_location('peer', {__file__!r})"
-        code += "; m = u.module_from_spec(s); s.loader.exec_module(m); m.serve()"
+        code = (
+            f"import sys; sys.path[:] = {sys.path!r}; import importlib.util as u\n"
+            f"s = u.spec_from_file_location('peer', {__file__!r}); m = u.module_from_spec(s)\n"
+            "s.loader.exec_module(m); m.serve()"
+        )
         self.process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
     def ask(self, *request: Any) -> Any:
@@ -85,8 +88,8 @@ def remote_cell(here: Peer, there: Peer, code: str, **options: Any) -> dict[str,
     back = there.ask("cell", code, out, options.get("outputs"))
     here.ask("arrive", back)
     return {
-        "sent": out["names"], "skipped": out["skipped"], "came": back["names"], "forgotten": out["deletes"], "gone": back["deletes"],
-        "send_failures": out["failures"], "failures": back["failures"], "mutated": back["mutated"],
+        "sent": out["names"], "skipped": out["skipped"], "came": back["names"], "forgotten": out["deletes"],
+        "gone": back["deletes"], "send_failures": out["failures"], "failures": back["failures"], "mutated": back["mutated"],
     }  # fmt: skip
 
 

@@ -96,11 +96,13 @@ def test_an_exception_of_a_notebook_class_is_caught_by_its_type(pair: Pair) -> N
     here.run("class Bad(ValueError):\n    def __init__(self, a, *, b): super().__init__('text'); self.a, self.b = a, b")
     carry(here, there, "Bad")
     there.run(
-        "try:\n    try: 1 / 0\n    except ZeroDivisionError as e: raise Bad(1, b=2) from e\nexcept Bad as e: x = e\nx.add_note('n')"
+        "try:\n    try: 1 / 0\n    except ZeroDivisionError as e: raise Bad(1, b=2) from e\n"
+        "except Bad as e: x = e\nx.add_note('n')"
     )
     carry(there, here, "x")
     here.run(
-        "try: raise x\nexcept Bad as e: seen = (e.a, e.b, str(e), type(e.__cause__).__name__, e.__notes__, e.__suppress_context__)"
+        "try: raise x\nexcept Bad as e: seen = (e.a, e.b, str(e), type(e.__cause__).__name__, e.__notes__, "
+        "e.__suppress_context__)"
     )
     assert here.value("seen") == (1, 2, "text", "ZeroDivisionError", ["n"], True)
 

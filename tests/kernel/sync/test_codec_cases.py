@@ -25,7 +25,8 @@ CASES: dict[str, tuple[str, str]] = {
     ),
     "standard library values": (
         "import datetime, decimal, fractions, pathlib, re, uuid\n"
-        "x = [datetime.date(2020, 1, 2), decimal.Decimal('1.10'), fractions.Fraction(1, 3), pathlib.PurePosixPath('/a'), re.compile('a+')]",
+        "x = [datetime.date(2020, 1, 2), decimal.Decimal('1.10'), fractions.Fraction(1, 3), "
+        "pathlib.PurePosixPath('/a'), re.compile('a+')]",
         "str(x[1]) == '1.10' and x[4].match('aaa') and x[0].year == 2020",
     ),
     "shared list": ("a = [1]\nx = {'p': a, 'q': a}", "x['p'] is x['q']"),
@@ -47,7 +48,8 @@ CASES: dict[str, tuple[str, str]] = {
         "x(5) == 120",
     ),
     "shared cell": (
-        "def make():\n    n = 0\n    def up():\n        nonlocal n\n        n += 1\n    def get(): return n\n    return up, get\nx = make()",
+        "def make():\n    n = 0\n    def up():\n        nonlocal n\n        n += 1\n    def get(): return n\n"
+        "    return up, get\nx = make()",
         "(x[0](), x[0](), x[1]())[2] == 2",
     ),
     "empty cell": (
@@ -60,7 +62,8 @@ CASES: dict[str, tuple[str, str]] = {
     ),
     "global write": ("y = 1\ndef x():\n    global y\n    y = 7", "x() is None and y == 7"),
     "decorated": (
-        "import functools\ndef twice(f):\n    @functools.wraps(f)\n    def inner(*a): return f(*a) * 2\n    return inner\n@twice\ndef x(a): return a + 1",
+        "import functools\ndef twice(f):\n    @functools.wraps(f)\n    def inner(*a): return f(*a) * 2\n"
+        "    return inner\n@twice\ndef x(a): return a + 1",
         "x(1) == 4 and x.__name__ == 'x' and x.__wrapped__(1) == 2",
     ),
     "partial": ("import functools\ndef f(a, b): return a - b\nx = functools.partial(f, b=1)", "x(3) == 2"),
@@ -72,7 +75,8 @@ CASES: dict[str, tuple[str, str]] = {
     "coroutine function": ("async def x(): return 3", "__import__('asyncio').run(x()) == 3"),
     "function of a loose namespace": ("space = {'k': 3}\nexec('def f(): return k', space)\nx = space['f']", "x() == 3"),
     "source goes along": (
-        "import linecache\ntext = 'def x():\\n    return 1\\n'\nlinecache.cache['<cell 9>'] = (len(text), None, text.splitlines(True), '<cell 9>')\n"
+        "import linecache\ntext = 'def x():\\n    return 1\\n'\n"
+        "linecache.cache['<cell 9>'] = (len(text), None, text.splitlines(True), '<cell 9>')\n"
         "exec(compile(text, '<cell 9>', 'exec'))",
         "__import__('inspect').getsource(x).endswith('return 1\\n')",
     ),
@@ -110,7 +114,8 @@ CASES: dict[str, tuple[str, str]] = {
         "x.p is x.p",
     ),
     "dataclass": (
-        "import dataclasses\n@dataclasses.dataclass(order=True)\nclass D:\n    a: int\n    b: list = dataclasses.field(default_factory=list)\nx = D(1)",
+        "import dataclasses\n@dataclasses.dataclass(order=True)\nclass D:\n    a: int\n"
+        "    b: list = dataclasses.field(default_factory=list)\nx = D(1)",
         "x == type(x)(1) and x.b == [] and __import__('dataclasses').asdict(x) == {'a': 1, 'b': []} and x < type(x)(2)",
     ),
     "frozen dataclass with slots": (
@@ -126,7 +131,8 @@ CASES: dict[str, tuple[str, str]] = {
         "x.b == 2 and type(x)(5).a == 5",
     ),
     "enum": (
-        "import enum\nclass E(enum.Enum):\n    A = 1\n    B = 'b'\n    C = 1\n    def low(self): return self.name.lower()\nx = [E.A, E.B, E]",
+        "import enum\nclass E(enum.Enum):\n    A = 1\n    B = 'b'\n    C = 1\n"
+        "    def low(self): return self.name.lower()\nx = [E.A, E.B, E]",
         "x[0] is x[2](1) and x[2].C is x[0] and x[1].low() == 'b' and [m.name for m in x[2]] == ['A', 'B']",
     ),
     "enum with state": (
@@ -144,16 +150,19 @@ CASES: dict[str, tuple[str, str]] = {
         "isinstance(x[1], x[0]) and isinstance(x[2], x[0]) and x[0].__abstractmethods__ == {'f'} and x[1].f() == 1",
     ),
     "init_subclass": (
-        "class A:\n    seen = []\n    def __init_subclass__(cls, key=None): cls.seen.append(cls.__name__)\nclass B(A, key=1): pass\nx = B",
+        "class A:\n    seen = []\n    def __init_subclass__(cls, key=None): cls.seen.append(cls.__name__)\n"
+        "class B(A, key=1): pass\nx = B",
         "x.seen == ['B'] and type('C', (x,), {}) and x.seen == ['B', 'C']",
     ),
     "metaclass": (
-        "class M(type):\n    made = []\n    def __new__(m, name, bases, space, **k):\n        m.made.append(name)\n        return super().__new__(m, name, bases, space)\n"
+        "class M(type):\n    made = []\n    def __new__(m, name, bases, space, **k):\n"
+        "        m.made.append(name)\n        return super().__new__(m, name, bases, space)\n"
         "    def hello(cls): return cls.__name__\nclass C(metaclass=M): pass\nx = C",
         "x.hello() == 'C' and type(x).made == ['C'] and type(x).__name__ == 'M'",
     ),
     "generic": (
-        "import typing\nT = typing.TypeVar('T')\nclass Box(typing.Generic[T]):\n    def __init__(self, v: T): self.v = v\nx = Box[int](3)",
+        "import typing\nT = typing.TypeVar('T')\nclass Box(typing.Generic[T]):\n"
+        "    def __init__(self, v: T): self.v = v\nx = Box[int](3)",
         "x.v == 3 and type(x)[str] and type(x).__parameters__[0].__name__ == 'T'",
     ),
     "typed dict": (
@@ -161,7 +170,8 @@ CASES: dict[str, tuple[str, str]] = {
         "x(a=1) == {'a': 1} and x.__annotations__ == {'a': int}",
     ),
     "protocol": (
-        "import typing\n@typing.runtime_checkable\nclass P(typing.Protocol):\n    def f(self): ...\nclass C:\n    def f(self): ...\nx = [P, C()]",
+        "import typing\n@typing.runtime_checkable\nclass P(typing.Protocol):\n    def f(self): ...\n"
+        "class C:\n    def f(self): ...\nx = [P, C()]",
         "isinstance(x[1], x[0]) and not isinstance(1, x[0])",
     ),
     "subclass of builtins": (
@@ -169,7 +179,8 @@ CASES: dict[str, tuple[str, str]] = {
         "x[0].total() == 3 and x[0].tag == 'q' and x[1]['a'] == 1",
     ),
     "getstate": (
-        "class C:\n    def __init__(self): self.a, self.f = 1, open('/dev/null')\n    def __getstate__(self): return {'a': self.a}\nx = C()",
+        "class C:\n    def __init__(self): self.a, self.f = 1, open('/dev/null')\n"
+        "    def __getstate__(self): return {'a': self.a}\nx = C()",
         "x.a == 1 and not hasattr(x, 'f')",
     ),
     "bound method": (
@@ -236,7 +247,8 @@ CASES: dict[str, tuple[str, str]] = {
         "x.base is None or x.base.__class__.__name__ != 'ndarray'",
     ),
     "special arrays": (
-        "import numpy as np\nx = [np.array(['2020-01-01'], 'M8[D]'), np.array([('a', 1)], dtype=[('n', 'U4'), ('k', 'i4')]), np.array([{}, 'x'], object), np.ma.masked_array([1, 2], [0, 1])]",
+        "import numpy as np\nx = [np.array(['2020-01-01'], 'M8[D]'), np.array([('a', 1)], dtype=[('n', "
+        "'U4'), ('k', 'i4')]), np.array([{}, 'x'], object), np.ma.masked_array([1, 2], [0, 1])]",
         "str(x[0][0]) == '2020-01-01' and x[1]['k'][0] == 1 and x[2][1] == 'x' and x[3].sum() == 1",
     ),
     "broadcast array": (

@@ -123,7 +123,8 @@ def test_a_plain_instance_takes_over() -> None:
 
 
 @pytest.mark.parametrize(
-    ("old", "new"), [([1], (1, 2)), (np.zeros(3), np.zeros(4)), (collections.deque([1]), collections.deque([2])), (Slotted(), Slotted())],
+    ("old", "new"),
+    [([1], (1, 2)), (np.zeros(3), np.zeros(4)), (collections.deque([1]), collections.deque([2])), (Slotted(), Slotted())],
     ids=lambda value: type(value).__name__,
 )  # fmt: skip
 def test_what_cannot_take_over_is_succeeded_under_all_its_names(old: Any, new: Any) -> None:

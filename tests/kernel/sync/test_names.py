@@ -34,7 +34,8 @@ CELLS: dict[str, tuple[str, str, str]] = {
     "try:\n    a = f()\nexcept E as e:\n    print(e)\nfinally:\n    g()\na": ("f E g a", "a", ""),
     "with o(p) as f: d = f.read()\nd": ("o p", "f d", ""),
     "import contextlib\nwith contextlib.suppress(E): d = f()\nd": ("E f d", "contextlib d", ""),
-    "match v:\n    case {'a': b, **r}: print(b)\n    case [c, *d] if c > q: pass\n    case P(x=y): y\n    case _: b": ("v q P b", "b r c d y", ""),
+    "match v:\n    case {'a': b, **r}: print(b)\n    case [c, *d] if c > q: pass\n    case P(x=y): y\n"
+    "    case _: b": ("v q P b", "b r c d y", ""),
     "def f(a, b=q, *c: ann, **k): return a + b + g": ("q ann g", "f", ""),
     "def f(n): return f(n - 1)": ("", "f", ""),
     "@dec(arg)\ndef f(): pass": ("dec arg", "f", ""),
@@ -78,8 +79,8 @@ CELLS: dict[str, tuple[str, str, str]] = {
 
 HIDES = [
     "exec(s)", "eval('a')", "globals()['a']", "vars()['a']", "locals()", "from m import *", "%run a.py", "import __main__",
-    "get_ipython().user_ns['a']", "%unknown_magic a", "%%unknown_magic\na", "def f(): exec(s)", "[eval(c) for c in cs]", "%reset -f",
-    "def f(): return get_ipython().user_ns",
+    "get_ipython().user_ns['a']", "%unknown_magic a", "%%unknown_magic\na", "def f(): exec(s)", "[eval(c) for c in cs]",
+    "%reset -f", "def f(): return get_ipython().user_ns",
 ]  # fmt: skip
 
 
