@@ -29,6 +29,7 @@ from .wire import (
     FindRun,
     FindSandbox,
     FollowRun,
+    InputReply,
     InterruptRun,
     Message,
     OpenSession,
@@ -71,6 +72,10 @@ class Client:
             future.cancel()
             raise
 
+    def start(self, work: Coroutine[Any, Any, T]) -> Future[T]:
+        """Start a coroutine on the client's loop, without waiting."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop)
+
     def soon(self, function: Callable[..., object], *arguments: Any) -> None:
         """Call a function on the client's loop, without waiting."""
         self._loop.call_soon_threadsafe(function, *arguments)
@@ -103,6 +108,16 @@ class Client:
             self._stages[message.ask](message.name)
         elif isinstance(message, Record) and message.run in self._follows:
             self._follows[message.run].take(message)
+
+    async def cancel(self, facts: Fields, hard: bool = False) -> None:
+        """End a run, known by what FindRun says of it."""
+        message = CancelRun(RunId(facts["id"]), hard)
+        if facts.get("endpoint") and facts.get("form") != "call":
+            peer = await streams.connect(Path(facts["endpoint"]["socket"]), "visitor", lambda *_: None)
+            await peer.request(message)
+            peer.close()
+        else:
+            await self.request(message)
 
     async def open(self, request: OpenSession, stage: Callable[[str], None]) -> Fields:
         """Open a session's sandbox and return its facts."""
@@ -234,9 +249,18 @@ class Connection:
         assert self._peer is not None
         return await self._peer.request(AskGuest(op, args, buffers=buffers))
 
+    def fetch(self, names: list[str]) -> tuple[tuple[Buffer, ...], Fields]:
+        """Bring variables from the guest, from outside the client's loop; return stream and buffers, and what could not travel."""
+        answer = self.client.run(self.ask("pull", {"names": names}))
+        return answer.buffers, answer.result
+
     def interrupt(self, run: RunId) -> None:
         """Interrupt a run, as a stop button does."""
         self.send(InterruptRun(run))
+
+    def refuse_input(self, run: RunId) -> None:
+        """Tell a run that nobody can be asked."""
+        self.send(InputReply(run, error="nobody can be asked: the cell was detached"))
 
     def cancel(self, run: RunId, hard: bool = False) -> None:
         """End a run, if need be with its sandbox."""

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from ..client import Connection, new_run
+from ..client import Connection, Sink, new_run
 from ..errors import RemoraError, RemoteError, RunEnded, from_dict
 from ..states import ENDED, RunState
 from ..wire import Fields, InputReply, Record, RunId, StartRun
@@ -24,6 +24,7 @@ from .options import CellOptions
 from .progress import Progress
 from .relay import Relay
 from .sessions import Session
+from .variables import Cargo
 
 INTERRUPT = "interrupt"
 _REACTION = 3.0
@@ -49,9 +50,9 @@ class CellRun:
 
     def __init__(self, front: Front, session: Session, namespace: dict[str, Any], progress: Progress) -> None:
         """Run in this session, with the variables of this namespace."""
-        self._front, self._session, self._namespace, self._progress = front, session, namespace, progress
+        self._front, self._session, self._namespace, self.progress = front, session, namespace, progress
         self._items: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self._relay = Relay(front, session, front.parent())
+        self.relay = Relay(front, session, front.parent())
         self._late = False
         self._lock = threading.Lock()
         self.run: RunId = new_run()
@@ -62,10 +63,13 @@ class CellRun:
     def start(self, code: str, name: str, options: CellOptions, fields: Fields) -> None:
         """Send the cell off with what it reads; raises SendError before anything has gone if something cannot travel."""
         self._cargo = variables.load(code, self._session, options, self._namespace)
-        self._progress.sent(self._cargo.nbytes)
-        body = fields | self._cargo.body | {"code": code, "timeout": options.timeout, "parent": _header(self._relay.parent)}
-        request = StartRun(self.run, "cell", name, body, buffers=self._cargo.buffers)
-        self.connection.start(request, self.take)
+        self.send(code, name, options, fields, self._cargo, self.take)
+
+    def send(self, code: str, name: str, options: CellOptions, fields: Fields, cargo: Cargo, sink: Sink) -> None:
+        """Send the cell off with this cargo; `sink` gets its records."""
+        self.progress.sent(cargo.nbytes)
+        body = fields | cargo.body | {"code": code, "timeout": options.timeout, "parent": _header(self.relay.parent)}
+        self.connection.start(StartRun(self.run, "cell", name, body, buffers=cargo.buffers), sink)
 
     @property
     def connection(self) -> Connection:
@@ -75,7 +79,7 @@ class CellRun:
 
     def say(self, line: str) -> None:
         """Show a line of ours under the cell."""
-        self._relay.say(line)
+        self.relay.say(line)
 
     def take(self, item: Record | RemoraError) -> None:
         """Take what comes of the run (on the client's loop): for who waits, or, once the cell is over, straight to the front end."""
@@ -84,7 +88,7 @@ class CellRun:
                 self._items.put(item)
                 return
         if isinstance(item, Record):
-            self._relay.show(item)
+            self.relay.show(item)
 
     def wait(self) -> None:
         """Show what the run prints until it has ended, then bind its variables; raises what its code raised."""
@@ -101,18 +105,18 @@ class CellRun:
     def _arrivals(self) -> Iterator[Any]:
         """Yield what comes, letting the status line have its moments in between."""
         while True:
-            moments = [m for m in (self._progress.next_tick(time.monotonic()), self._hint_at) if m is not None]
+            moments = [m for m in (self.progress.next_tick(time.monotonic()), self._hint_at) if m is not None]
             try:
                 yield self._items.get(timeout=max(0.0, min(moments) - time.monotonic()) if moments else None)
             except queue.Empty:
                 pass
             self._hint_if_due(time.monotonic())
-            self._progress.tick(time.monotonic())
+            self.progress.tick(time.monotonic())
 
     def _hint_if_due(self, now: float) -> None:
         if self._hint_at is not None and now >= self._hint_at:
             self._hint_at = None
-            self._progress.hint("the code does not react to the interrupt; stop again to end its sandbox, which loses its variables")
+            self.progress.hint("the code does not react to the interrupt; stop again to end its sandbox, which loses its variables")
 
     def _over(self, record: Record) -> bool:
         if record.type == "result":
@@ -120,10 +124,10 @@ class CellRun:
         elif record.type == "input_request":
             self._ask(record.content)
         elif record.type == "state":
-            self._progress.stage(_STAGES.get(record.content["state"], ""))
+            self.progress.stage(_STAGES.get(record.content["state"], ""))
             return RunState(record.content["state"]) in ENDED
         else:
-            self._relay.show(record)
+            self.relay.show(record)
         return False
 
     def _ask(self, content: Fields) -> None:
@@ -159,19 +163,17 @@ class CellRun:
         while not self._items.empty():
             item = self._items.get()
             if isinstance(item, Record):
-                self._relay.show(item)
+                self.relay.show(item)
         if self.result is None:
             raise RunEnded("the run ended without a result", reason="crashed")
-        self._progress.fetched(variables.unload(self.result, self._session, self._cargo, self._namespace, self._fetch))
+        delivery = variables.unload(self.result, self._session, self._cargo, self._namespace, self.connection.fetch)
+        variables.bind(delivery, self._session, self._namespace)
+        self.progress.fetched(delivery.nbytes)
         self._front.add_payload(self.result.content.get("payload") or [])
         error = failure(self.result, self._namespace)
         if error is not None:
             self._explain_loss(error)
             raise error
-
-    def _fetch(self, names: list[str]) -> tuple[tuple[Any, ...], Fields]:
-        answer = self.connection.client.run(self.connection.ask("pull", {"names": names}))
-        return answer.buffers, answer.result
 
     def _explain_loss(self, error: BaseException) -> None:
         """Say which variables were lost with the sandbox."""

@@ -24,9 +24,9 @@ class RemoteMagics(Magics):  # type: ignore[misc]  # IPython's decorators and ba
 
     @no_var_expand
     @cell_magic("remote")
-    def cell(self, line: str, cell: str) -> None:
+    def cell(self, line: str, cell: str) -> Any:
         """Run the cell in a sandbox. `%remote?` lists the options."""
-        self._remote.run_cell(line, cell)
+        return self._remote.run_cell(line, cell)
 
     @no_var_expand
     @line_magic("remote")
@@ -54,6 +54,7 @@ def load_ipython_extension(shell: Any) -> None:
     for magic in (RemoteMagics.cell, RemoteMagics.line):
         magic.__doc__ = f"{magic.__doc__}\n\n{commands.command_help()}"
     shell.input_transformers_cleanup.insert(0, remote.transformer)
+    shell.events.register("pre_run_cell", remote.bind_settled)
     atexit.register(remote.leave, restart=True)
 
 
@@ -63,6 +64,7 @@ def unload_ipython_extension(shell: Any) -> None:
     if remote is None:
         return
     shell.input_transformers_cleanup.remove(remote.transformer)
+    shell.events.unregister("pre_run_cell", remote.bind_settled)
     for kind in ("cell", "line"):
         shell.magics_manager.magics[kind].pop("remote", None)
     shell.remora = None

@@ -13,13 +13,17 @@ from typing import Any
 from .. import client as clients
 from ..errors import RunEnded
 from ..states import EndReason
-from ..wire import Fields
-from . import commands, header, options
+from ..sync.names import analyse
+from ..wire import Fields, RunId
+from . import commands, header, options, variables
 from .cells import CellRun
+from .detached import ABSENT, Background, DetachedRun, attach
 from .front import Front
 from .options import CellOptions
 from .progress import Bundle, Final, Progress, StatusLine
+from .relay import Relay
 from .sessions import Session, Sessions
+from .variables import Cargo
 
 _NAME = 60
 
@@ -33,13 +37,14 @@ class Remote:
         self.sessions = Sessions(front.kernel, clients.client)
         self.defaults = CellOptions()
         self.transformer = header.CellTransformer()
+        self._settled: list[DetachedRun] = []
         self.figures: Fields = {}
         """Figures of the cell that ran last, for its metadata."""
 
     # -- cells
 
-    def run_cell(self, line: str, cell: str) -> None:
-        """Run a cell in its session's sandbox and wait for it."""
+    def run_cell(self, line: str, cell: str) -> DetachedRun | None:
+        """Run a cell in its session's sandbox and wait for it; with `--detach` return its handle at once."""
         given = options.parse(line, self._evaluate)
         session = self.sessions.get(given.over(self.defaults).session)
         chosen = given.over(session.options).over(self.defaults)
@@ -51,6 +56,8 @@ class Remote:
             self.sessions.ensure(session, chosen, run.say, progress.stage)
             session.options = chosen.lasting()
             progress.place(jail=str(run.connection.facts.get("jail", "")))
+            if chosen.detach:
+                return self._detach(run, session, cell, chosen)
             run.start(cell, _first_line(cell), chosen, self._cell_fields())
             run.wait()
         except BaseException as error:
@@ -58,8 +65,39 @@ class Remote:
             raise
         else:
             progress.finish(Final.DONE)
+            return None
         finally:
             self.figures = progress.figures
+
+    def _detach(self, cell_run: CellRun, session: Session, cell: str, chosen: CellOptions) -> DetachedRun:
+        cargo = variables.load(cell, session, chosen, self.shell.user_ns)
+        names = analyse(cell)
+        untouched = {n: self.shell.user_ns.get(n, ABSENT) for n in names.reads | names.writes}
+        run = DetachedRun(cell_run.run, session, cargo, self.shell.user_ns, untouched)
+        run.settled = self._settled.append
+        background = Background(run, cell_run.relay, cell_run.progress, cell_run.connection)
+        fields = self._cell_fields() | {"allow_stdin": False}
+        cell_run.send(cell, _first_line(cell), chosen, fields, cargo, background.take)
+        return run
+
+    def bind_settled(self, *_: object) -> None:
+        """Bind what detached runs have made meanwhile; called between cells."""
+        while self._settled:
+            run = self._settled.pop(0)
+            for name in run.bind():
+                line = f'{name} was bound anew here while run {run.id} made one; run["{name}"] has that'
+                self.front.publish("stream", {"name": "stderr", "text": f"Remora: {line}\n"}, {}, (), self.front.parent())
+
+    def attach(self, facts: Fields) -> None:
+        """Replay a run here and follow it; what it made is bound to names that are free here."""
+        owner = facts.get("owner") or {}
+        session = self.sessions.get(owner.get("session") or "main")
+        run = DetachedRun(RunId(facts["id"]), session, Cargo(None, {}), self.shell.user_ns, {})
+        attach(self.client(), facts, run, Relay(self.front, session, self.front.parent()))
+
+    def client(self) -> clients.Client:
+        """Return this process's client."""
+        return clients.client()
 
     def _cell_fields(self) -> Fields:
         content = self.front.parent().get("content") or {}

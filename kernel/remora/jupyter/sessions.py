@@ -15,7 +15,8 @@ from ..errors import RunEnded
 from ..resources import SandboxSpec
 from ..sync.handles import lives_in
 from ..sync.ledger import Ledger
-from ..wire import Fields, LeaveKernel, OpenSession
+from ..sync.names import hidden
+from ..wire import Fields, LeaveKernel, OpenSession, SandboxId, StopSandboxes
 from .options import CellOptions
 
 
@@ -84,11 +85,11 @@ class Sessions:
     ) -> Connection:
         """Open the session's sandbox, or another one when the spec's identity has changed."""
         client = self._client()
-        if session.alive:
-            self._say_what_stays(session, tell)
-            if fresh:
-                self.stop(session)
+        if fresh and session.alive:
+            self.stop(session)
         facts = client.run(client.open(OpenSession(self.kernel, session.name, spec.to_dict()), stage))
+        if session.alive and session.sandbox != facts["id"]:
+            self._say_what_stays(session, tell)
         return self.take(session, facts, spec.identity, tell)
 
     def take(self, session: Session, facts: Fields, identity: object, tell: Callable[[str], None]) -> Connection:
@@ -107,6 +108,13 @@ class Sessions:
             tell(line)
         return connection
 
+    def adopt(self, session: Session, sandbox: str, spec: SandboxSpec) -> Connection:
+        """Make a living sandbox, opened by whatever kernel, this session's own."""
+        client = self._client()
+        request = OpenSession(self.kernel, session.name, spec.to_dict(), SandboxId(sandbox))
+        facts = client.run(client.open(request, lambda _: None))
+        return self.take(session, facts, spec.identity, lambda _: None)
+
     def _say_what_stays(self, session: Session, tell: Callable[[str], None]) -> None:
         held = ", ".join(sorted(session.ledger.held)[:8]) or "no variables"
         tell(f"session {session.name} gets another sandbox; what sandbox {session.sandbox} holds stays behind: {held}")
@@ -123,12 +131,10 @@ class Sessions:
 
     def lost_names(self, session: Session, namespace: dict[str, Any]) -> list[str]:
         """Return the local names whose values lived in the session's sandbox only."""
-        return sorted(name for name, value in namespace.items() if lives_in(value) == session.name)
+        return sorted(name for name, value in namespace.items() if not hidden(name) and lives_in(value) == session.name)
 
     def stop(self, session: Session) -> None:
         """End the session's sandbox."""
-        from ..wire import StopSandboxes
-
         client = self._client()
         if session.connection is not None:
             client.run(client.request(StopSandboxes([session.sandbox])))

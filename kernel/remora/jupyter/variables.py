@@ -5,11 +5,12 @@ Law: which names those are is decided in `sync`; here is the order of things, an
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..errors import SendError
-from ..sync.binding import bind
+from ..sync.binding import bind as sync_bind
 from ..sync.codec import decode_each
 from ..sync.handles import RemoteValue
 from ..sync.ledger import Outgoing
@@ -20,6 +21,7 @@ from .options import CellOptions
 from .sessions import Session
 
 Namespace = dict[str, Any]
+Fetch = Callable[[list[str]], tuple[tuple[Buffer, ...], Fields]]
 
 
 @dataclass(frozen=True)
@@ -58,39 +60,47 @@ def load(code: str, session: Session, options: CellOptions, namespace: Namespace
     return Cargo(outgoing, body | {"values": {"names": list(encoded.names)}}, (encoded.stream, *encoded.buffers))
 
 
-def unload(result: Record, session: Session, cargo: Cargo, namespace: Namespace, fetch: Any) -> int:
-    """Bind what the cell made, changed and deleted; return how many bytes came. `fetch(names)` brings what was too large to come along."""
+@dataclass(frozen=True)
+class Delivery:
+    """What came of a run, decoded and not yet bound."""
+
+    values: Namespace
+    mutated: frozenset[str] = frozenset()
+    deleted: tuple[str, ...] = ()
+    nbytes: int = 0
+
+
+def unload(result: Record, session: Session, cargo: Cargo, namespace: Namespace, fetch: Fetch) -> Delivery:
+    """Decode what the cell made and changed; `fetch(names)` brings what was too large to come along."""
     content = result.content
     arrived = not (content.get("error") or {}).get("ename") == "SendError"
     if cargo.outgoing is not None and arrived and "parts" in content:
         session.ledger.sent(cargo.outgoing)
-    total = 0
-    if content.get("values"):
-        total += receive(part(result, "values"), content, session, namespace)
-    elif content.get("deleted") or content.get("remote"):
-        _bind({}, content, session, namespace)
-    if content.get("away"):
-        buffers, more = fetch(content["away"])
-        total += receive(buffers, more | {"mutated": content.get("mutated", [])}, session, namespace)
-    return total
+    came = unpack(part(result, "values") if content.get("values") else (), content, session, namespace)
+    if not content.get("away"):
+        return came
+    buffers, more = fetch(content["away"])
+    rest = unpack(buffers, more, session, namespace)
+    return replace(came, values=came.values | rest.values, nbytes=came.nbytes + rest.nbytes)
 
 
-def receive(buffers: tuple[Buffer, ...], content: Fields, session: Session, namespace: Namespace) -> int:
-    """Bind variables that came as stream and buffers; return how many bytes those were."""
-    decoded = decode_each(bytes(buffers[0]), buffers[1:], namespace=namespace)
-    failed = {name: {"type": "value", "repr": "", "reason": str(error)} for name, error in decoded.failures.items()}
-    _bind(decoded.values, content | {"remote": (content.get("remote") or {}) | failed}, session, namespace)
-    return sum(memoryview(b).nbytes for b in buffers)
+def unpack(buffers: tuple[Buffer, ...], content: Fields, session: Session, namespace: Namespace) -> Delivery:
+    """Decode variables that came as stream and buffers, and stand-ins for those that stay there."""
+    stay = dict(content.get("remote") or {})
+    values: Namespace = {}
+    if buffers:
+        decoded = decode_each(bytes(buffers[0]), buffers[1:], namespace=namespace)
+        values |= decoded.values
+        stay |= {name: {"type": "value", "repr": "", "reason": str(error)} for name, error in decoded.failures.items()}
+    values |= {n: RemoteValue(n, about["type"], about["repr"], session.name, about["reason"]) for n, about in stay.items()}
+    size = sum(memoryview(b).nbytes for b in buffers)
+    return Delivery(values, frozenset(content.get("mutated") or ()), tuple(content.get("deleted") or ()), size)
 
 
-def _bind(values: dict[str, object], content: Fields, session: Session, namespace: Namespace) -> None:
-    stay = {
-        name: RemoteValue(name, about["type"], about["repr"], session.name, about["reason"])
-        for name, about in (content.get("remote") or {}).items()
-    }
-    deleted = content.get("deleted") or []
-    bind(values | stay, namespace, mutated=content.get("mutated") or (), deletes=deleted)
-    session.ledger.incoming(values | stay, namespace, deleted)
+def bind(delivery: Delivery, session: Session, namespace: Namespace) -> None:
+    """Bind what was delivered, and note in the ledger that both sides hold the same."""
+    sync_bind(delivery.values, namespace, mutated=delivery.mutated, deletes=delivery.deleted)
+    session.ledger.incoming(delivery.values, namespace, delivery.deleted)
 
 
 def part(result: Record, name: str) -> tuple[Buffer, ...]:

@@ -1,0 +1,157 @@
+"""What `%remote …` does, verb by verb. A new verb: its line in commands.py and its function here, registered by name."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from ..errors import OptionError, Refused
+from ..resources import SandboxSpec, format_bytes, format_seconds
+from ..states import ENDED, RunState
+from ..wire import FindRun, ListAll
+from . import variables
+from .commands import Command
+from .options import CellOptions
+
+if TYPE_CHECKING:
+    from .remote import Remote
+
+Row = tuple[str, ...]
+Action = Callable[["Remote", Command], Any]
+
+
+class Line(str):
+    """A sentence that a cell displays as it is, without quotes."""
+
+    def __repr__(self) -> str:
+        """Return the sentence."""
+        return str(self)
+
+
+class Table:
+    """Rows that read well as text and in a notebook."""
+
+    def __init__(self, head: Row, rows: list[Row], empty: str) -> None:
+        """Take a head, rows, and what to say when there are none."""
+        self.head, self.rows, self.empty = head, rows, empty
+
+    def __repr__(self) -> str:
+        """Return aligned columns."""
+        if not self.rows:
+            return self.empty
+        widths = [max(len(row[i]) for row in (self.head, *self.rows)) for i in range(len(self.head))]
+        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in (self.head, *self.rows)]
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        if not self.rows:
+            return f"<p>{html.escape(self.empty)}</p>"
+        head = "".join(f'<th style="text-align:left">{html.escape(cell)}</th>' for cell in self.head)
+        rows = ["".join(f'<td style="text-align:left">{html.escape(cell)}</td>' for cell in row) for row in self.rows]
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(f'<tr>{row}</tr>' for row in rows)}</tbody></table>"
+
+
+def carry_out(remote: Remote, command: Command) -> Any:
+    """Do what the command says, and return what the cell is to display."""
+    result = ACTIONS[command.verb](remote, command)
+    return Line(result) if isinstance(result, str) else result
+
+
+def _show(remote: Remote, _: Command) -> Table:
+    rows = []
+    for session in remote.sessions.named.values():
+        if session.connection is None:
+            continue
+        held = ", ".join(sorted(session.ledger.held)[:12]) or "–"
+        state = "running" if session.alive else "ended"
+        facts = session.connection.facts
+        rows.append((session.name, str(facts.get("on", "here")), session.sandbox, state, str(facts.get("jail", "")), held, "own machine"))
+    return Table(
+        ("session", "machine", "sandbox", "state", "jail", "variables there", "cost"),
+        rows,
+        "no session has a sandbox yet; write %%remote above a cell to start one",
+    )
+
+
+def _default(remote: Remote, command: Command) -> Any:
+    if command.options is None:
+        return f"%remote default {remote.defaults}".strip() if remote.defaults.given else "no defaults are set"
+    remote.defaults = command.options.over(remote.defaults) if command.options.given else CellOptions()
+    return None
+
+
+def _on(remote: Remote, _: Command) -> None:
+    remote.transformer.everywhere = True
+
+
+def _off(remote: Remote, _: Command) -> None:
+    remote.transformer.everywhere = False
+
+
+def _stop(remote: Remote, command: Command) -> str:
+    name = command.names[0] if command.names else remote.defaults.session
+    session = remote.sessions.named.get(name)
+    if session is None or session.connection is None:
+        raise OptionError(f"there is no session {name}; `%remote` lists those there are")
+    lost = sorted(set(session.ledger.held) - set(remote.shell.user_ns)) + remote.sessions.lost_names(session, remote.shell.user_ns)
+    remote.sessions.stop(session)
+    return f"session {name} is stopped" + (f"; gone with it: {', '.join(lost)}" if lost else "")
+
+
+def _pull(remote: Remote, command: Command) -> str:
+    session = remote.sessions.get(remote.defaults.session)
+    if not session.alive or session.connection is None:
+        raise Refused(f"session {session.name} has no sandbox to bring anything from", reason="sandbox-ended")
+    buffers, content = session.connection.fetch(list(command.names))
+    delivery = variables.unpack(buffers, content, session, remote.shell.user_ns)
+    missing = [name for name in command.names if name not in delivery.values]
+    if missing:
+        raise OptionError(f"session {session.name} has no variable {', '.join(missing)}; `%remote` lists what is there")
+    variables.bind(delivery, session, remote.shell.user_ns)
+    return f"brought {', '.join(command.names)} home ({format_bytes(delivery.nbytes)})"
+
+
+def _runs(remote: Remote, _: Command) -> Table:
+    client = remote.client()
+    own = {session.sandbox for session in remote.sessions.named.values() if session.connection is not None}
+    rows = []
+    for run in client.run(client.request(ListAll())).result["runs"]:
+        if run.get("sandbox") in own:
+            begun, ended = run.get("started"), run.get("ended")
+            took = format_seconds(ended - begun) if begun and ended else ""
+            rows.append((run["id"], run["state"], str(run.get("reason") or ""), took, str(run.get("name", ""))))
+    return Table(("run", "state", "reason", "took", "what"), rows, "this notebook has no runs yet")
+
+
+def _attach(remote: Remote, command: Command) -> None:
+    client = remote.client()
+    facts = client.run(client.request(FindRun(command.names[0]))).result
+    if facts.get("endpoint") and facts.get("owner", {}).get("session"):
+        owner = facts["owner"]
+        session = remote.sessions.get(owner["session"])
+        if session.sandbox != facts["sandbox"]:
+            remote.sessions.adopt(session, facts["sandbox"], SandboxSpec.from_dict(owner["spec"]))
+    remote.attach(facts)
+
+
+def _cancel(remote: Remote, command: Command) -> str:
+    client = remote.client()
+    facts = client.run(client.request(FindRun(command.names[0]))).result
+    if RunState(facts["state"]) in ENDED:
+        return f"run {facts['id']} is over already: {facts['state']}"
+    client.run(client.cancel(facts))
+    return f"run {facts['id']} is being cancelled"
+
+
+ACTIONS: dict[str, Action] = {
+    "show": _show,
+    "default": _default,
+    "on": _on,
+    "off": _off,
+    "stop": _stop,
+    "pull": _pull,
+    "runs": _runs,
+    "attach": _attach,
+    "cancel": _cancel,
+}
