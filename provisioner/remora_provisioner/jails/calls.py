@@ -46,36 +46,37 @@ def raw(number: int, name: str, *arguments: object) -> int:
     return _checked(_libc.syscall(ctypes.c_long(number), *longs), name)
 
 
-def _prctl(name: str, option: int, *arguments: int) -> None:
+def prctl(name: str, option: int, *arguments: int) -> None:
+    """Call prctl with up to four numbers."""
     four = (*arguments, 0, 0, 0, 0)[:4]
     _checked(_libc.prctl(option, *(ctypes.c_ulong(a) for a in four)), name)
 
 
 def signal_on_parent_death(signal_number: int, parent: int) -> None:
     """Ask for a signal when the parent's thread ends; leave at once if `parent` is already gone."""
-    _prctl("prctl(PDEATHSIG)", _PR_SET_PDEATHSIG, signal_number)
+    prctl("prctl(PDEATHSIG)", _PR_SET_PDEATHSIG, signal_number)
     if os.getppid() != parent:
         os._exit(1)
 
 
 def become_subreaper() -> None:
     """Make orphaned descendants children of this process."""
-    _prctl("prctl(CHILD_SUBREAPER)", _PR_SET_CHILD_SUBREAPER, 1)
+    prctl("prctl(CHILD_SUBREAPER)", _PR_SET_CHILD_SUBREAPER, 1)
 
 
 def forbid_new_privileges() -> None:
     """Make set-user-id files and file capabilities powerless for this process and its children, for good."""
-    _prctl("prctl(NO_NEW_PRIVS)", _PR_SET_NO_NEW_PRIVS, 1)
+    prctl("prctl(NO_NEW_PRIVS)", _PR_SET_NO_NEW_PRIVS, 1)
 
 
 def drop_capabilities() -> None:
     """Give up every capability: bounding, ambient, permitted, effective and inheritable."""
     for capability in range(64):
         try:
-            _prctl("prctl(CAPBSET_DROP)", _PR_CAPBSET_DROP, capability)
+            prctl("prctl(CAPBSET_DROP)", _PR_CAPBSET_DROP, capability)
         except OSError:  # past the last capability of this kernel, or not held at all
             break
-    _prctl("prctl(CAP_AMBIENT)", _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL)
+    prctl("prctl(CAP_AMBIENT)", _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL)
     header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
     _checked(_libc.capset(header, (ctypes.c_uint32 * 6)()), "capset")
 

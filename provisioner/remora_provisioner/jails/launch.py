@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
-from remora_provisioner.jails import calls
-from remora_provisioner.sandbox import SandboxPlan
+from ..sandbox import SandboxPlan
+from . import calls
 
 _START_SECONDS = 30.0
 _COMPLAINT_BYTES = 2000

@@ -1,7 +1,6 @@
 """A started sandbox as the supervisor holds it: one process of ours outside that stands for everything inside.
 
-Law: ends are learnt from pidfds, never by asking again and again; a pid is signalled only through a pidfd or while it is an
-unreaped child, so that a pid used anew is never hit.
+Law: ends are learnt from pidfds, never by asking again and again.
 """
 
 from __future__ import annotations
@@ -12,37 +11,38 @@ import os
 import select
 import signal
 import subprocess
-from collections.abc import Callable
+from abc import abstractmethod
 from pathlib import Path
 
-from remora_provisioner.jails import scratch
-from remora_provisioner.sandbox import OpenSandbox
+from ..sandbox import OpenSandbox
+from . import scratch
 
 _END_SECONDS = 30.0
 
 
 class LivingSandbox(OpenSandbox):
-    """Common to all jails: `process` is the child that stands for the sandbox, `core` the pid whose end takes all with it."""
+    """What all jails have in common: a child `process` that stands for the sandbox, and a scratch directory to be emptied."""
 
-    def __init__(self, process: subprocess.Popen[bytes], core: int | None, place: Path, inside: Callable[[], list[int]]) -> None:
-        """Take over the process; `inside` lists what runs in the sandbox, `place` is the scratch directory to be emptied."""
+    def __init__(self, process: subprocess.Popen[bytes], core: int | None, place: Path, warnings: tuple[str, ...] = ()) -> None:
+        """Take over the process; `core` is another pid whose end takes everything inside with it, if there is one."""
         self.pid = process.pid
+        self.warnings = warnings
         self._process = process
         self._place = place
-        self._inside = inside
-        self._ends = [os.pidfd_open(process.pid)]
         self._closed = False
+        self._ends = [os.pidfd_open(process.pid)]
         if core is not None:
             with contextlib.suppress(ProcessLookupError):
                 self._ends.insert(0, os.pidfd_open(core))
 
+    @abstractmethod
+    def _inside(self) -> list[int]:
+        """Return what runs inside; see `processes`."""
+
     async def wait(self) -> int:
         """Wait for the end; see OpenSandbox."""
         if self._process.returncode is None:
-            await _readable(self._ends[-1])
-        return self._code()
-
-    def _code(self) -> int:
+            await _wait_ended(self._ends[-1])
         code = self._process.wait()
         return 128 - code if 128 < code <= 128 + signal.NSIG else code
 
@@ -52,9 +52,12 @@ class LivingSandbox(OpenSandbox):
 
     def kill(self) -> None:
         """End everything inside; see OpenSandbox."""
-        for end in self._ends:
+        self._signal(signal.SIGKILL)
+
+    def _signal(self, number: signal.Signals) -> None:
+        for end in [] if self._closed else self._ends:
             with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(end, signal.SIGKILL)
+                signal.pidfd_send_signal(end, number)
 
     def close(self) -> None:
         """End and remove everything; see OpenSandbox."""
@@ -62,9 +65,7 @@ class LivingSandbox(OpenSandbox):
             return
         self.kill()
         for end in self._ends:
-            watch = select.poll()
-            watch.register(end, select.POLLIN)
-            watch.poll(_END_SECONDS * 1000)
+            ended(end, _END_SECONDS)
         self._process.wait()
         self._closed = True
         for end in self._ends:
@@ -72,13 +73,20 @@ class LivingSandbox(OpenSandbox):
         scratch.clear(self._place)
 
 
-async def _readable(descriptor: int) -> None:
+def ended(end: int, seconds: float) -> bool:
+    """Wait until the process of a pidfd has ended; say whether it has within the time."""
+    watch = select.poll()
+    watch.register(end, select.POLLIN)
+    return bool(watch.poll(seconds * 1000))
+
+
+async def _wait_ended(end: int) -> None:
     loop = asyncio.get_running_loop()
-    ended = loop.create_future()
-    own = os.dup(descriptor)  # one reader a descriptor: several may wait
-    loop.add_reader(own, lambda: ended.done() or ended.set_result(None))
+    told = loop.create_future()
+    own = os.dup(end)  # the loop knows one reader a descriptor, and several may wait
+    loop.add_reader(own, lambda: None if told.done() else told.set_result(None))
     try:
-        await ended
+        await told
     finally:
         loop.remove_reader(own)
         os.close(own)

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from remora_provisioner.jails import calls
+from . import calls
 
 _ROOT = "/tmp"  # exists everywhere; what lies there is hidden in the child's own mount namespace only
 

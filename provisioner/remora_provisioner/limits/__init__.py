@@ -5,11 +5,11 @@ Law: the kind is picked by trying it, in the order of `KINDS`; a kind is one fil
 
 from __future__ import annotations
 
-from remora_provisioner.limits.keeper import DEFAULT_PIDS, LimitKeeper, Limits
-from remora_provisioner.limits.threads import affinity, thread_environment
-from remora_provisioner.limits.v1 import V1
-from remora_provisioner.limits.v2 import V2
-from remora_provisioner.limits.watching import Watching
+from .keeper import DEFAULT_PIDS, LimitKeeper, Limits
+from .threads import affinity, thread_environment
+from .v1 import V1
+from .v2 import V2
+from .watching import Watching
 
 __all__ = ["DEFAULT_PIDS", "KINDS", "LimitKeeper", "Limits", "affinity", "keep", "thread_environment"]
 

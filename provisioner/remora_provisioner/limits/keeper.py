@@ -61,6 +61,7 @@ class LimitKeeper(ABC):
     def oom_happened(self) -> bool:
         """Say whether a process of the sandbox has been ended because of the memory limit. Ask before `close`."""
 
+    @abstractmethod
     async def watch(self, processes: Callable[[], list[int]], end: Callable[[], None]) -> None:
         """Look after limits that the kernel does not keep, calling `end` once when one is broken; return when there are none.
 

@@ -6,11 +6,11 @@ leave a warning. Below our own group, so that whatever limits us limits our sand
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from remora_provisioner.limits import groups
-from remora_provisioner.limits.keeper import LimitKeeper, Limits
+from . import groups
+from .keeper import LimitKeeper, Limits
 
 _PERIOD = 100_000  # microseconds
 
@@ -73,6 +73,9 @@ class V1(LimitKeeper):
     def oom_happened(self) -> bool:
         """Say whether the kernel ended a process of the group for want of memory."""
         return "memory" in self._groups and groups.read_count(self._groups["memory"] / "memory.oom_control", "oom_kill") > 0
+
+    async def watch(self, processes: Callable[[], list[int]], end: Callable[[], None]) -> None:
+        """Return at once: the kernel keeps these limits."""
 
     def close(self) -> None:
         """Remove the groups."""

@@ -10,8 +10,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from remora_provisioner.limits import groups
-from remora_provisioner.limits.keeper import LimitKeeper, Limits
+from . import groups
+from .keeper import LimitKeeper, Limits
 
 _PERIOD = 100_000  # microseconds
 
@@ -51,9 +51,11 @@ class V2(LimitKeeper):
             self._group = group
             self.entrances = (group / "cgroup.procs",)
             if groups.can_enter(self.entrances):
-                return self._set(group, limits)
+                break
             self.close()
-        raise OSError("no v2 group hands down its controllers to us")
+        if self._group is None:
+            raise OSError("no v2 group hands down its controllers to us")
+        self._set(self._group, limits)
 
     def _set(self, group: Path, limits: Limits) -> None:
         try:
@@ -81,6 +83,9 @@ class V2(LimitKeeper):
     def oom_happened(self) -> bool:
         """Say whether the kernel ended a process of the group for want of memory."""
         return self._group is not None and groups.read_count(self._group / "memory.events", "oom_kill") > 0
+
+    async def watch(self, processes: Callable[[], list[int]], end: Callable[[], None]) -> None:
+        """Return at once: the kernel keeps these limits."""
 
     def close(self) -> None:
         """Remove the group."""

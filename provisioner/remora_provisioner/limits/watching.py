@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable
 
-from remora_provisioner.limits.keeper import LimitKeeper, Limits
+from .keeper import LimitKeeper, Limits
 
 _PERIOD = 0.1  # seconds
 
@@ -44,13 +44,11 @@ class Watching(LimitKeeper):
     kind = "watching"
 
     def __init__(self, sandbox_id: str, limits: Limits) -> None:
-        """Remember the limits; the number of processes is looked at together with memory, else not at all."""
+        """Remember the limits; processes are counted together with memory, otherwise that is left to the jail."""
         self._limits = limits
         self._usage: int | None = None
         self._peak: int | None = None
         self._broken = False
-        if limits.memory is None and limits.pids is not None:
-            self.warnings = ("the number of processes is not limited: this machine gives us no control groups",)
 
     def usage(self) -> int | None:
         """Return what was last seen."""
