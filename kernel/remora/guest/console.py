@@ -41,7 +41,7 @@ class Console:
     def write(self, name: str, descriptor: int, text: str) -> None:
         """Take text of a stream, after what came through the pipes before it."""
         if self.outbox is None:
-            _write_all(descriptor, text)
+            self._write_forked(descriptor, text)
             return
         now = time.monotonic()
         # never waiting for it: a destructor may print in the middle of a take, even in the thread that others wait for
@@ -50,10 +50,12 @@ class Console:
         self._wrote = now
         self.outbox.text(origin.current(), name, text)
 
-    def flush(self) -> None:
+    def flush(self, descriptor: int) -> None:
         """Send what is at hand."""
         if self.outbox is not None:
             self.outbox.flush()
+        else:
+            _write_all(descriptor, self._lines.pop(descriptor, ""))
 
     def drain(self) -> None:
         """Take everything that was written to the descriptors so far, in this process or by its children."""
@@ -70,6 +72,15 @@ class Console:
         """Become the console of a forked child: its output goes to the parent through the pipes."""
         self.outbox = None
         self._lock = threading.Lock()
+        self._lines: dict[int, str] = {}
+
+    def _write_forked(self, descriptor: int, text: str) -> None:
+        """Write whole lines at once, so that those of several children do not mix."""
+        lines = self._lines.pop(descriptor, "") + text
+        whole, newline, rest = lines.rpartition("\n")
+        if rest:
+            self._lines[descriptor] = rest
+        _write_all(descriptor, whole + newline)
 
     def _read_forever(self) -> None:
         ready = select.poll()
@@ -127,7 +138,7 @@ class Stream(io.TextIOBase):
 
     def flush(self) -> None:
         """Send what was written, if some time has passed since the last."""
-        self._console.flush()
+        self._console.flush(self._descriptor)
 
     def isatty(self) -> bool:
         """Say no: the other end is a notebook."""

@@ -21,8 +21,9 @@ _PROTOCOL_BROKEN = 70
 class Link:
     """Messages to and from the supervisor."""
 
-    def __init__(self, descriptor: int) -> None:
-        """Take the connected socket; no child process will inherit it."""
+    def __init__(self, descriptor: int, log: int) -> None:
+        """Take the connected socket; no child process will inherit it. What goes wrong is written to the descriptor `log`."""
+        self._log = log
         self._socket = socket.socket(fileno=descriptor)
         self._socket.setblocking(True)
         os.set_inheritable(descriptor, False)
@@ -44,7 +45,7 @@ class Link:
                 for message in decoder.wrote(count):
                     take(message)
             except ProtocolError as error:
-                os.write(2, f"guest: {error}\n".encode())
+                os.write(self._log, f"guest: {error}\n".encode())
                 os._exit(_PROTOCOL_BROKEN)
         os._exit(0)
 

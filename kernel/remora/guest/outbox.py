@@ -19,6 +19,7 @@ from ..wire import Message
 from .origin import Origin
 
 INTERVAL = 0.05  # seconds between two pieces of text
+_PAUSE = 0.08  # seconds after which text comes after a pause; more than INTERVAL, or it would overtake what is due just then
 _UNFINISHED = 0.01  # seconds for which text that does not end a line waits for more
 _QUEUED = 1 << 22  # characters that may wait before whoever prints waits, and the most in one message
 
@@ -44,7 +45,7 @@ class Outbox:
         if origin is None:
             os.write(self._log, text.encode("utf-8", "replace"))
             return
-        paused = not self._entries and time.monotonic() - self._sent >= INTERVAL
+        paused = time.monotonic() - self._sent >= _PAUSE
         self._entries.append((origin, name, text))
         self._size += len(text)
         if (paused and text.endswith("\n")) or self._size > _QUEUED:
@@ -64,7 +65,7 @@ class Outbox:
 
     def flush(self) -> None:
         """Send the text at hand, unless some was sent just now: it will go in time then."""
-        if self._entries and time.monotonic() - self._sent >= INTERVAL:
+        if self._entries and time.monotonic() - self._sent >= _PAUSE:
             self.settle()
 
     def settle(self) -> None:

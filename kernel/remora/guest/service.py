@@ -12,8 +12,10 @@ import gc
 import os
 import sys
 import threading
+import traceback
 import types
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InternalError, Refused, RemoraError
@@ -69,13 +71,14 @@ class Guest:
     def shell(self) -> ZMQInteractiveShell:
         """Return the shell; raises Refused where IPython is missing or too old."""
         if self._shell is None:
-            _check_ipython()
-            from . import comms
-            from .kernel import Kernel
-            from .shell import make_shell
+            with _users_folder_aside():
+                _check_ipython()
+                from . import comms
+                from .kernel import Kernel
+                from .shell import make_shell
 
-            comms.install(self.outbox)
-            self._shell = make_shell(self.outbox, self.module, Kernel(self.outbox, self.stdin))
+                comms.install(self.outbox)
+                self._shell = make_shell(self.outbox, self.module, Kernel(self.outbox, self.stdin))
         return self._shell
 
     def loop_runs(self, shell: ZMQInteractiveShell) -> bool:
@@ -106,11 +109,11 @@ class Guest:
     async def serve(self) -> None:
         """Run and answer, in order, for ever."""
         while True:
-            message = await self._queue.get()
-            if isinstance(message, StartRun):
-                await self._run(message)
-            else:
-                self._answer(message)
+            try:
+                message = await self._queue.get()
+                await self._run(message) if isinstance(message, StartRun) else self._answer(message)
+            except BaseException:  # an alarm of the user's may raise at any moment, also when nothing runs
+                self.show_stray()
 
     async def _run(self, message: StartRun) -> None:
         body, outcome = message.body, Outcome()
@@ -124,8 +127,22 @@ class Guest:
             self.interrupts.forbid()
             self.end_fork()
             outcome.fail(error)
-        self.console.drain()
-        self.outbox.put(outcome.emit(message.run, self.namespace))
+        while not self._end(message, outcome):
+            pass
+
+    def _end(self, message: StartRun, outcome: Outcome) -> bool:
+        try:
+            self.console.drain()
+            self.outbox.put(outcome.emit(message.run, self.namespace))
+        except BaseException as error:  # a handler of the user's signals raised in the middle; there is a result all the same
+            outcome.fail(error)
+            return False
+        return True
+
+    def show_stray(self) -> None:
+        """Show an exception that user code raised outside of any run, such as out of a signal handler."""
+        self.interrupts.forbid()
+        traceback.print_exc()
 
     def _answer(self, question: AskGuest) -> None:
         try:
@@ -165,6 +182,17 @@ class Guest:
             os._exit(0)
 
 
+@contextmanager
+def _users_folder_aside() -> Iterator[None]:
+    """Import as if there were no files beside the notebook: a `code.py` there is the user's, not Python's."""
+    users = [entry for entry in sys.path if entry == ""]
+    sys.path[:] = [entry for entry in sys.path if entry]
+    try:
+        yield
+    finally:
+        sys.path[:0] = users
+
+
 def _check_ipython() -> None:
     try:
         from IPython.core.release import version_info
@@ -194,7 +222,7 @@ def main() -> None:
     """Serve until the supervisor goes away."""
     log = os.dup(2)
     faulthandler.enable(log)
-    guest = Guest(Link(int(os.environ.pop("REMORA_GUEST_FD"))), log)
+    guest = Guest(Link(int(os.environ.pop("REMORA_GUEST_FD")), log), log)
     sys.argv[:] = [""]
     sys.path.insert(0, "")
     asyncio.set_event_loop(guest.loop)
@@ -206,5 +234,5 @@ def main() -> None:
     while not serving.done():
         try:
             guest.loop.run_forever()
-        except (KeyboardInterrupt, SystemExit):
-            continue  # out of a background task of the user's; what it stopped goes on
+        except BaseException:  # out of a background task or a signal handler of the user's; everything else goes on
+            guest.show_stray()

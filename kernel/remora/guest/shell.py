@@ -234,6 +234,9 @@ class ZMQInteractiveShell(InteractiveShell):  # type: ignore[misc]
 
 
 InteractiveShellABC.register(ZMQInteractiveShell)
+# tqdm and others know a notebook by this module being loaded, or by the shell's class being of it
+ZMQInteractiveShell.__module__ = "ipykernel.zmqshell"
+sys.modules.setdefault("ipykernel.zmqshell", sys.modules[__name__])
 
 
 def parent_of(whose: origin.Origin | None) -> Fields:

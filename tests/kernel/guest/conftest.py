@@ -77,7 +77,7 @@ class RealGuest:
     """A guest process and the supervisor's end of its socket."""
 
     def __init__(self, folder: Path, python: str = sys.executable, **environment: str) -> None:
-        """Start it in a folder and wait until it is ready."""
+        """Start it in a folder."""
         ours, theirs = socket.socketpair()
         self.socket, self.decoder, self.numbers = ours, Decoder(), itertools.count(1)
         ours.settimeout(DEADLINE)
@@ -91,9 +91,13 @@ class RealGuest:
                 [python, str(GUEST)], cwd=folder, env=env, pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log, start_new_session=True,
             )  # fmt: skip
+
+    def wait_ready(self) -> RealGuest:
+        """Wait until it says that it can run code, and keep its facts."""
         ready = self.receive()
         assert isinstance(ready, Ready)
         self.facts = ready.facts
+        return self
 
     def send(self, message: Message) -> None:
         """Send one message."""
@@ -121,7 +125,7 @@ class RealGuest:
         self.count += 1
         values, buffers = body.pop("send", None), ()
         if values is not None:
-            encoded = codec.encode(values, namespace={"__name__": "__main__", **values})
+            encoded = codec.encode(values, namespace=body.pop("namespace", {"__name__": "__main__"}))
             assert not encoded.failures
             body["values"], buffers = {"names": list(encoded.names)}, (encoded.stream, *encoded.buffers)
         parent = {"msg_id": f"msg{self.count}", "msg_type": "execute_request", "session": "s", "username": "u"}
@@ -146,11 +150,13 @@ class RealGuest:
         """Run a cell to its end."""
         return self.finish(self.cell(code, **body))
 
-    def call(self, function: Any, *args: Any, **kwargs: Any) -> Ended:
-        """Run a function call to its end."""
-        encoded = codec.encode({"call": (function, args, kwargs)}, namespace={"__name__": "__main__"})
+    def call(self, source: str, *args: Any, **kwargs: Any) -> str:
+        """Start a call of the function `f` that `source` defines, and return its run's id."""
+        namespace: dict[str, Any] = {"__name__": "__main__"}
+        exec(source, namespace)
+        encoded = codec.encode({"call": (namespace["f"], args, kwargs)}, namespace=namespace)
         assert not encoded.failures
-        return self.finish(self.start("call", {"values": {"names": ["call"]}}, (encoded.stream, *encoded.buffers)))
+        return self.start("call", {"values": {"names": ["call"]}}, (encoded.stream, *encoded.buffers))
 
     def notebook(self, *cells: Any, **body: Any) -> Ended:
         """Run a notebook to its end; a cell is its text, or its text and tags."""
@@ -197,7 +203,7 @@ def start_guest(tmp_path: Path) -> Iterator[Callable[..., RealGuest]]:
         folder = tmp_path / "notebook"
         folder.mkdir(exist_ok=True)
         started.append(RealGuest(folder, **options))
-        return started[-1]
+        return started[-1].wait_ready()
 
     yield start
     for guest in started:
