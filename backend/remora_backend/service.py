@@ -13,6 +13,7 @@ from pathlib import Path
 from remora import streams
 from remora.resources import SandboxSpec
 from remora.settings import BACKEND_IDLE, RUN_RETENTION
+from remora.states import EndReason
 from remora.streams import Peer
 from remora.wire import (
     CancelRun,
@@ -110,6 +111,8 @@ class Service:
         spec = SandboxSpec.from_dict(request.spec)
         began = time.monotonic()
         stage("sandbox", 0.0)
+        if request.instead_of is not None:
+            await self._fleet.agent.stop(request.instead_of, EndReason.CRASHED)
         facts = await self._fleet.open_session(request.kernel, request.session, spec, request.sandbox)
         stage("opened", time.monotonic() - began)
         return facts

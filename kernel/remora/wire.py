@@ -66,13 +66,15 @@ class Hello(Request):
 class OpenSession(Request):
     """Give me the sandbox of this kernel's session, made by `spec` if there is none; its stages come as Stage with this `ask`.
 
-    With `sandbox` the session adopts that living sandbox, whoever opened it. Answer: sandbox facts with its `endpoint`.
+    With `sandbox` the session adopts that living sandbox, whoever opened it. `instead_of` names one that did not answer: it will not
+    do. Answer: sandbox facts with its `endpoint`.
     """
 
     kernel: str
     session: str
     spec: Fields
     sandbox: SandboxId | None = None
+    instead_of: SandboxId | None = None
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,13 @@ class Evidence:
 
 
 def explain(evidence: Evidence) -> RunEnded:
-    """Return the error that ends what was running or queued; its `reason` is an EndReason."""
+    """Return the error that ends what was running or queued; its `reason` is an EndReason, its fact `sandbox_ended` true."""
+    error = _explain(evidence)
+    error.facts["sandbox_ended"] = True
+    return error
+
+
+def _explain(evidence: Evidence) -> RunEnded:
     if evidence.out_of_memory or evidence.asked is EndReason.OUT_OF_MEMORY:
         return _out_of_memory(evidence)
     if evidence.asked is not None:
@@ -37,9 +43,9 @@ def explain(evidence: Evidence) -> RunEnded:
         return _ended(f"the sandbox could not be started: {evidence.trouble}", EndReason.SANDBOX_FAILED)
     number = -evidence.code if evidence.code < 0 else evidence.code - _SIGNALLED
     if number in set(signal.Signals):
-        text = f"crashed (signal {number}, {signal.Signals(number).name}): its variables are lost; the next remote cell gets a new sandbox"
+        text = f"crashed (signal {number}, {signal.Signals(number).name}); the next remote cell gets a new sandbox"
         return _ended(text, EndReason.CRASHED, signal=number)
-    text = f"crashed (exit code {evidence.code}): its variables are lost; the next remote cell gets a new sandbox{_after(evidence.trouble)}"
+    text = f"crashed (exit code {evidence.code}); the next remote cell gets a new sandbox{_after(evidence.trouble)}"
     return _ended(text, EndReason.CRASHED, code=evidence.code)
 
 
@@ -53,8 +59,8 @@ def explain_cut(reason: EndReason, limit: float | None) -> RunEnded:
 _ASKED = {
     EndReason.STOPPED: "the sandbox was stopped; the next remote cell gets a new one",
     EndReason.IDLE: "the sandbox was ended because nothing used it; the next remote cell gets a new one",
-    EndReason.CANCELLED: "cancelled: the code did not react, so its sandbox was ended and its variables are lost",
-    EndReason.TIMEOUT: "timeout: the code did not react, so its sandbox was ended and its variables are lost",
+    EndReason.CANCELLED: "cancelled: the code did not react, so its sandbox was ended; the next remote cell gets a new one",
+    EndReason.TIMEOUT: "timeout: the code did not react, so its sandbox was ended; the next remote cell gets a new one",
 }
 
 
@@ -65,7 +71,7 @@ def _ended(text: str, reason: EndReason, **facts: int | None) -> RunEnded:
 def _out_of_memory(evidence: Evidence) -> RunEnded:
     peak = f"peak {format_bytes(evidence.peak)}" if evidence.peak else "peak unknown"
     limit = f"limit {format_bytes(evidence.limit)}" if evidence.limit else "no limit was set, so the machine itself ran out"
-    text = f"out of memory ({peak}, {limit}): its variables are lost; ask for more with memory=…, or load less at a time"
+    text = f"out of memory ({peak}, {limit}): ask for more with memory=…, or load less at a time"
     return _ended(text, EndReason.OUT_OF_MEMORY, peak=evidence.peak, limit=evidence.limit)
 
 

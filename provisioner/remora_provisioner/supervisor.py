@@ -109,6 +109,8 @@ class Supervisor:
         evidence = self._vessel.evidence()
         evidence = dataclasses.replace(evidence, asked=self._asked, code=code, trouble=trouble or evidence.trouble)
         error = explain(evidence)
+        self.facts |= {"reason": error.reason, "message": str(error), "peak": evidence.peak, "ended": time.time()}
+        self._happened(SandboxEvent.ENDED)  # first, so that nobody is given this sandbox who has seen its run end
         for run in [self._active, *self._queue]:
             if run is not None:
                 run.end(run.cut or EndReason(error.reason), error)
@@ -116,8 +118,6 @@ class Supervisor:
         self._vessel.close()
         for run in self._runs.values():
             run.close()
-        self.facts |= {"reason": error.reason, "message": str(error), "peak": evidence.peak, "ended": time.time()}
-        self._happened(SandboxEvent.ENDED)
         self.over.set()
 
     def _happened(self, event: SandboxEvent) -> None:

@@ -94,7 +94,7 @@ def _stop(remote: Remote, command: Command) -> str:
     session = remote.sessions.named.get(name)
     if session is None or session.connection is None:
         raise OptionError(f"there is no session {name}; `%remote` lists those there are")
-    lost = sorted(set(session.ledger.held) - set(remote.shell.user_ns)) + remote.sessions.lost_names(session, remote.shell.user_ns)
+    lost = session.lost_names(remote.shell.user_ns)
     remote.sessions.stop(session)
     return f"session {name} is stopped" + (f"; gone with it: {', '.join(lost)}" if lost else "")
 

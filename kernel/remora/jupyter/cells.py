@@ -176,10 +176,11 @@ class CellRun:
             raise error
 
     def _explain_loss(self, error: BaseException) -> None:
-        """Say which variables were lost with the sandbox."""
-        if isinstance(error, RunEnded) and not self.connection.alive:
-            lost = sorted(name for name in self._session.ledger.held if name not in self._namespace)
-            error.facts["lost"] = lost
+        """Say which variables were lost with the sandbox: those of which there is no copy here."""
+        if isinstance(error, RunEnded) and error.facts.get("sandbox_ended"):
+            names = self._session.lost_names(self._namespace)
+            error.facts["lost"] = names
+            error.args = (f"{error}. Lost with it: what this cell had made{''.join(', ' + name for name in names)}",)
 
 
 def failure(result: Record, namespace: dict[str, Any]) -> BaseException | None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from .. import images
@@ -41,6 +42,11 @@ class Session:
     def sandbox(self) -> str:
         """Return the sandbox's id, or nothing."""
         return str(self.connection.facts["id"]) if self.connection is not None else ""
+
+    def lost_names(self, namespace: dict[str, Any]) -> list[str]:
+        """Return the names of what is lost with the sandbox: held there, with nothing or a mere stand-in here."""
+        stand_ins = {name for name, value in namespace.items() if lives_in(value) == self.name}
+        return sorted(name for name in stand_ins | (self.ledger.held.keys() - namespace.keys()) if not hidden(name))
 
 
 class Sessions:
@@ -87,9 +93,17 @@ class Sessions:
         client = self._client()
         if fresh and session.alive:
             self.stop(session)
-        facts = client.run(client.open(OpenSession(self.kernel, session.name, spec.to_dict()), stage))
+        request = OpenSession(self.kernel, session.name, spec.to_dict())
+        facts = client.run(client.open(request, stage))
         if session.alive and session.sandbox != facts["id"]:
             self._say_what_stays(session, tell)
+        try:
+            return self.take(session, facts, spec.identity, tell)
+        except RunEnded:
+            if facts["new"]:
+                raise
+        # it was ending when we asked, and the backend had not heard of it yet
+        facts = client.run(client.open(replace(request, instead_of=facts["id"]), stage))
         return self.take(session, facts, spec.identity, tell)
 
     def take(self, session: Session, facts: Fields, identity: object, tell: Callable[[str], None]) -> Connection:
@@ -126,12 +140,8 @@ class Sessions:
             try:
                 client.run(session.connection.connect())
             except RunEnded as ended:
-                text = str(ended).split(":", 1)[0]
+                text = str(ended).split(";", 1)[0].split(":", 1)[0]
         return f"session {session.name} gets a new sandbox ({text}); what only the old one held is lost"
-
-    def lost_names(self, session: Session, namespace: dict[str, Any]) -> list[str]:
-        """Return the local names whose values lived in the session's sandbox only."""
-        return sorted(name for name, value in namespace.items() if not hidden(name) and lives_in(value) == session.name)
 
     def stop(self, session: Session) -> None:
         """End the session's sandbox."""

@@ -169,6 +169,15 @@ class JailContract:
             assert visit.end() == 0
             assert visit.hear() is None
 
+    def test_killed_from_outside(self, tmp_path: Path) -> None:
+        """When the process that stands for the sandbox is killed, that is seen, and `close` still leaves nobody."""
+        with self.visit(tmp_path, FAMILY + "signal.pause()") as visit:
+            assert visit.hear() == "all there"
+            os.kill(visit.sandbox.pid, signal.SIGKILL)
+            assert visit.end() == -signal.SIGKILL
+            visit.sandbox.close()
+            assert visit.hear() is None
+
     def test_dies_with_its_opener(self, tmp_path: Path) -> None:
         """When the opener is killed, everything inside dies."""
         ours, theirs = socket.socketpair()
