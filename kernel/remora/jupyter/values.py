@@ -102,5 +102,7 @@ def _mapping(value: object) -> Mapping[object, object]:
 
 def together(first: object, more: object) -> object:
     """Return what an option that was given twice comes to: names once each, pairs with the later value."""
-    pairs = [item if isinstance(item, tuple) else (item, None) for item in (*first, *more)]  # type: ignore[misc]  # tuples
-    return tuple(name if value is None else (name, value) for name, value in dict(pairs).items())
+    pairs: dict[object, object] = {}
+    for item in (*first, *more):  # type: ignore[misc]  # what repeats is read as a tuple
+        pairs.update([item if isinstance(item, tuple) else (item, None)])
+    return tuple(name if value is None else (name, value) for name, value in pairs.items())

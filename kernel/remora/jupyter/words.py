@@ -66,7 +66,8 @@ def _evaluated(text: str, evaluate: Evaluate, what: str) -> object:
     try:
         return evaluate(text)
     except Exception as error:  # an expression of the notebook may raise anything
-        raise OptionError(f"{what}: {{{text}}} raised {type(error).__name__}: {error}") from None
+        said = " ".join(str(error).split())
+        raise OptionError(f"{what}: {{{text}}} raised {type(error).__name__}: {said}") from None
 
 
 class _Scanner:
