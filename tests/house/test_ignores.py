@@ -7,7 +7,7 @@ import re
 from house import sources
 
 _IGNORE = re.compile(r"#\s*(?:no" + r"qa\b|type:\s*ig" + r"nore|mypy:\s*ig" + r"nore|ruff:\s*no" + r"qa)")
-_BARE = re.compile(r"except\s+(?:Base)?Exception\b[^#]*$")
+_BARE = re.compile(r"except\s+Exception\b[^#]*$")
 
 
 def _lines() -> list[tuple[str, str]]:
