@@ -69,7 +69,7 @@ def test_nothing_of_the_host_is_reached(tmp_path: Path) -> None:
 
 
 def test_namespaces_are_its_own(tmp_path: Path) -> None:
-    """User, pid, mount, ipc, uts and cgroup namespaces are not ours; the network's is, for now."""
+    """User, pid, mount, ipc, uts and cgroup namespaces are not ours; the network's is."""
     names = ("user", "pid", "mnt", "ipc", "uts", "cgroup", "net")
     code = f"say([os.readlink('/proc/self/ns/' + name) for name in {names}])"
     with _enter(tmp_path, code) as visit:

@@ -62,7 +62,7 @@ class Bubblewrap(Jail):
     name = "bubblewrap"
     strength = 30
     limits = (
-        "It shares the machine's kernel and, for now, its network: services that listen on this machine can be reached from "
+        "It shares the machine's kernel and its network: services that listen on this machine can be reached from "
         "inside unless they ask for a password. The system's folders (/usr, /etc, /opt, /sys) can be read as far as anybody "
         "can read them. It does not hide how busy the machine is."
     )
