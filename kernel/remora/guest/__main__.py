@@ -1,7 +1,7 @@
 """The guest's first lines: started by path, it makes `remora` importable and gets out of the way of the user's files.
 
-Law: until all of ours is imported, no folder of the user's may be looked at: a `comm.py` or `random.py` beside the notebook shadows
-nothing. The `remora` of this very file is taken, whatever version the image holds.
+Law: until all of ours is imported, no folder of the user's may be looked at: a `comm.py` or `random.py` beside the notebook
+shadows nothing. The `remora` of this very file is taken, whatever version the image holds.
 """
 
 import sys

@@ -29,10 +29,10 @@ async def run_call(guest: Guest, message: StartRun, outcome: Outcome) -> None:
         return
     guest.end_fork()
     encoded = encode({"result": result}, namespace=guest.namespace)
-    for error in encoded.failures.values():
-        outcome.fail(error)
+    if encoded.failures:
+        outcome.fail(encoded.failures["result"])
         outcome.remote = describe(encoded, {"result": result})
-    if not encoded.failures:
+    else:
         outcome.values = encoded
 
 

@@ -44,7 +44,7 @@ def install(outbox: Outbox) -> None:
 
 def origin_of(message: CommMessage) -> origin.Origin | None:
     """Return whose output it is what a message from the front end brings about."""
-    known = comm.get_comm_manager().comms.get(message.content.get("comm_id"))
+    known = comm.get_comm_manager().comms.get(str(message.content.get("comm_id")))
     opened = getattr(known, "opened", None) or origin.latest()
     return None if opened is None else opened.under(message.parent)
 
@@ -52,7 +52,7 @@ def origin_of(message: CommMessage) -> origin.Origin | None:
 def deliver(message: CommMessage) -> None:
     """Hand a message from the front end to the comm's handlers; what they raise is logged by the package `comm`."""
     handler = getattr(comm.get_comm_manager(), message.msg_type)
-    header: Fields = {"msg_type": message.msg_type, **message.parent}
+    header: Fields = {"msg_type": message.msg_type, **origin.as_message(message.parent).get("header", {})}
     content = {"data": {}, **message.content}
     handler(
         None,

@@ -1,13 +1,14 @@
 """The user's sys.stdout and sys.stderr, and descriptors 1 and 2 beneath them: all of it becomes output of the run that wrote it.
 
 Law: Python text goes straight to the outbox. What C code and child processes write comes through two pipes that a thread reads;
-`drain` takes what is still in them, so that nothing a run wrote comes after its result. In a forked child the streams write to those
-pipes. The descriptors given at start stay the log of the guest itself.
+`drain` takes what is still in them, so that nothing a run wrote comes after its result. In a forked child the streams write to
+those pipes. The descriptors given at start stay the log of the guest itself.
 """
 
 from __future__ import annotations
 
 import codecs
+import contextlib
 import fcntl
 import io
 import os
@@ -132,7 +133,7 @@ class Stream(io.TextIOBase):
             self._console.write(self._channel, self._descriptor, text)
         return len(text)
 
-    def writelines(self, lines: Iterable[str]) -> None:  # type: ignore[override]  # typeshed wants buffers for all of io
+    def writelines(self, lines: Iterable[Any]) -> None:
         """Write pieces of text as one."""
         self.write("".join(lines))
 
@@ -183,10 +184,9 @@ class _Bytes(io.RawIOBase):
 def _redirect(descriptor: int) -> int:
     reader, writer = os.pipe()
     fcntl.fcntl(reader, fcntl.F_SETFL, os.O_NONBLOCK)
-    try:
+    # an ordinary user's pipes may be limited; a small one only makes children wait more often
+    with contextlib.suppress(OSError):
         fcntl.fcntl(writer, _F_SETPIPE_SZ, _CHUNK)
-    except OSError:
-        pass  # an ordinary user's pipes may be limited; a small one only makes children wait more often
     os.dup2(writer, descriptor)
     os.close(writer)
     return reader

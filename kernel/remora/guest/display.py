@@ -48,20 +48,21 @@ class Hooked:
     def send(self, msg_type: str, content: Fields) -> None:
         """Send one Jupyter message, if all hooks let it pass."""
         whose = origin.current()
-        message: Fields | None = {"header": {"msg_type": msg_type}, "msg_type": msg_type, "content": jsonable(content), "metadata": {}}
+        message: Fields = {"header": {"msg_type": msg_type}, "msg_type": msg_type, "content": jsonable(content), "metadata": {}}
         for hook in self._hooks():
-            message = hook(message)
-            if message is None:
+            passed = hook(message)
+            if passed is None:
                 return
+            message = passed
         if whose is not None:
             self.outbox.put(whose.output(msg_type, message["content"], message.get("metadata")))
 
 
-class ZMQDisplayPublisher(Hooked, DisplayPublisher):  # type: ignore[misc]  # IPython's own classes are half typed
+class ZMQDisplayPublisher(Hooked, DisplayPublisher):
     """Takes what `display()` shows."""
 
-    def publish(  # type: ignore[override]  # the base class still has a deprecated parameter
-        self, data: Fields, metadata: Fields | None = None, *, transient: Fields | None = None, update: bool = False, **_ignored: Any
+    def publish(
+        self, data: Any, metadata: Any = None, source: Any = None, *, transient: Any = None, update: Any = False, **_ignored: Any
     ) -> None:
         """Send a bundle, or with `update` a new version of the one with that display id."""
         self._validate_data(data, metadata)
@@ -73,7 +74,7 @@ class ZMQDisplayPublisher(Hooked, DisplayPublisher):  # type: ignore[misc]  # IP
         self.send("clear_output", {"wait": wait})
 
 
-class ZMQShellDisplayHook(Hooked, DisplayHook):  # type: ignore[misc]
+class ZMQShellDisplayHook(Hooked, DisplayHook):
     """Takes the value of a cell's last expression."""
 
     _content: Fields | None = None

@@ -1,7 +1,7 @@
 """The stop button: SIGINT to the guest's own process group while user code runs, and nothing at any other time.
 
-Law: outside of `allowed` an interrupt has no effect, so our own bookkeeping cannot be torn. A cell that awaits is interrupted at its
-await; one that blocks, where it is. An interrupt that comes before its run's code has begun is delivered when it begins.
+Law: outside of `allowed` an interrupt has no effect, so our own bookkeeping cannot be torn. A cell that awaits is interrupted
+at its await; one that blocks, where it is. An interrupt that comes before its run's code has begun is delivered when it begins.
 """
 
 from __future__ import annotations
@@ -37,13 +37,16 @@ class Interrupts:
             os.killpg(os.getpgrp(), signal.SIGINT)
 
     @contextmanager
-    def allowed(self, run: RunId) -> Iterator[None]:
-        """Let KeyboardInterrupt reach the code inside; may be nested, when a widget's callback runs while a cell awaits."""
+    def allowed(self, run: RunId, early: bool = True) -> Iterator[None]:
+        """Let KeyboardInterrupt reach the code inside; with `early` also one that came before it began.
+
+        May be nested, when a widget's callback runs while a cell awaits.
+        """
         before = self._current, signal.getsignal(signal.SIGINT), self._awaiting
         self._current, self._awaiting = run, None
         signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
-            if run in self._wanted:
+            if early and run in self._wanted:
                 raise KeyboardInterrupt
             yield
         finally:
@@ -54,10 +57,9 @@ class Interrupts:
                 signal.signal(signal.SIGINT, handler)
 
     def forbid(self) -> None:
-        """Ignore interrupts from here on, and those that were wanted for what has ended."""
+        """Ignore interrupts from here on, whatever was cut off before it could say so."""
         signal.signal(signal.SIGINT, _ignore)
         self._current = self._awaiting = None
-        self._wanted.clear()
 
     def forget(self) -> None:
         """Let a forked child be interrupted as any process is."""

@@ -1,7 +1,7 @@
 """What users put into displays and comm messages, as plain JSON values.
 
-Law: the same conversions that Jupyter's own session makes: bytes as base64, dates as ISO text, numbers of other libraries as plain
-ones. What is none of these is shown by its repr rather than lost.
+Law: the same conversions that Jupyter's own session makes: bytes as base64, dates as ISO text, numbers of other libraries as
+plain ones. What is none of these is shown by its repr rather than lost.
 """
 
 from __future__ import annotations

@@ -28,13 +28,18 @@ class Session:
         message = msg_or_type if isinstance(msg_or_type, dict) else {"msg_type": msg_or_type, "content": content or {}}
         if whose is not None:
             if parent:
-                whose = whose.under(parent.get("header", parent))
+                whose = whose.under(parent)
             metadata, buffers = jsonable(more.get("metadata") or {}), tuple(more.get("buffers") or ())
             self._outbox.put(whose.output(message["msg_type"], jsonable(message["content"]), metadata, buffers))
 
     def msg(self, msg_type: str, content: Any = None, parent: Any = None, **more: Any) -> Fields:
         """Return a message that `send` takes."""
-        return {"header": {"msg_type": msg_type}, "msg_type": msg_type, "content": content or {}, "metadata": more.get("metadata") or {}}
+        return {
+            "header": {"msg_type": msg_type},
+            "msg_type": msg_type,
+            "content": content or {},
+            "metadata": more.get("metadata") or {},
+        }
 
 
 class Kernel:

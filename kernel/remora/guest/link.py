@@ -1,7 +1,7 @@
 """The guest's one connection: blocking frames over the socket that the supervisor handed down.
 
-Law: one thread sends, one thread receives, neither is the main thread; so no signal and no exception of the user's can ever
-cut a frame in two. When the other side is gone there is nobody to work for, and the process ends at once.
+Law: one thread sends, one thread receives, neither is the main thread; so no signal and no exception of the user's can ever cut
+a frame in two. When the other side is gone there is nobody to work for, and the process ends at once.
 """
 
 from __future__ import annotations

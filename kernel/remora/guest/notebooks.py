@@ -1,7 +1,7 @@
 """Running a whole notebook: every code cell in turn, in the one shell, as one run.
 
-Law: the tags `skip-execution` and `raises-exception` mean what nbclient means by them. Each cell says when it starts and how it ends;
-the first error that is not expected ends the run.
+Law: the tags `skip-execution` and `raises-exception` mean what nbclient means by them. Each cell says when it starts and how it
+ends; the first error that is not expected ends the run.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ async def run_notebook(guest: Guest, message: StartRun, outcome: Outcome) -> Non
 
 
 async def _run(guest: Guest, message: StartRun, index: int, cell: Fields) -> Outcome:
-    header = {"msg_id": f"{message.run}.{index}", "msg_type": "execute_request"}
-    origin.begin(origin.Origin(message.run, index, header, bool(message.body.get("allow_stdin"))))
+    request = origin.as_message({"msg_id": f"{message.run}.{index}", "msg_type": "execute_request"})
+    origin.begin(origin.Origin(message.run, index, request, bool(message.body.get("allow_stdin"))))
     count = guest.shell.execution_count
     tell(guest, message, {"index": index, "status": "started", "execution_count": count})
     ended = Outcome()

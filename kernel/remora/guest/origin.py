@@ -1,7 +1,7 @@
 """Whose output is it: the run, cell and front-end request behind the code that executes right now.
 
-Law: a context variable says it; asyncio tasks inherit it by themselves, threads and executor jobs because they are taught to, once,
-by `teach_threads`. Code without one (bare `_thread`, C callbacks, child processes) belongs to the latest run.
+Law: a context variable says it; asyncio tasks inherit it by themselves, threads and executor jobs because they are taught to,
+once, by `teach_threads`. Code without one (bare `_thread`, C callbacks, child processes) belongs to the latest run.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _latest: list[Origin] = []
 
 @dataclass(frozen=True)
 class Origin:
-    """Who made the code run: a run, its cell when it is a notebook, and the header of the front end's request.
+    """Who made the code run: a run, its cell when it is a notebook, and the front end's request as a message.
 
     `foreign`: the request is not the run's own one, so output says under which parent it is to be shown.
     """
@@ -33,8 +33,9 @@ class Origin:
     foreign: bool = False
 
     def under(self, request: Fields) -> Origin:
-        """Return the same origin with its output shown under another request of the front end."""
-        return self if request == self.request else replace(self, request=request, foreign=True)
+        """Return the same origin with its output shown under another request of the front end, given as message or header."""
+        message = as_message(request)
+        return self if message.get("header") == self.request.get("header") else replace(self, request=message, foreign=True)
 
     def output(self, msg_type: str, content: Fields, metadata: Fields | None = None, buffers: tuple[Any, ...] = ()) -> Emit:
         """Return a Jupyter message as output of this origin."""
@@ -44,6 +45,11 @@ class Origin:
         if self.foreign:
             body["parent"] = self.request
         return Emit(self.run, "output", body, buffers=buffers)
+
+
+def as_message(request: Fields) -> Fields:
+    """Return a front end's request as a message with its `header`, given as such or as the header alone; {} without one."""
+    return request if not request or "header" in request else {"header": request, "metadata": {}}
 
 
 def current() -> Origin | None:
@@ -100,13 +106,14 @@ def teach_threads() -> None:
     """Make threads inherit the origin of the code that starts them, and executor jobs of the code that submits them."""
     from concurrent.futures import ThreadPoolExecutor
 
-    start, bootstrap, submit = threading.Thread.start, threading.Thread._bootstrap_inner, ThreadPoolExecutor.submit  # type: ignore[attr-defined]
+    thread: Any = threading.Thread
+    start, bootstrap, submit = thread.start, thread._bootstrap_inner, ThreadPoolExecutor.submit
 
-    def start_noting(self: threading.Thread) -> None:
-        self._remora_origin = _CURRENT.get(None)  # type: ignore[attr-defined]
+    def start_noting(self: Any) -> None:
+        self._remora_origin = _CURRENT.get(None)
         start(self)
 
-    def bootstrap_within(self: threading.Thread) -> None:
+    def bootstrap_within(self: Any) -> None:
         origin = getattr(self, "_remora_origin", None)
         if origin is not None:
             _CURRENT.set(origin)
@@ -116,6 +123,6 @@ def teach_threads() -> None:
         return submit(self, bound(fn), *args, **kwargs)
 
     # wrapping run() instead would make every thread part of a reference cycle, and would be seen by users
-    threading.Thread.start = start_noting  # type: ignore[method-assign]
-    threading.Thread._bootstrap_inner = bootstrap_within  # type: ignore[attr-defined]
-    ThreadPoolExecutor.submit = submit_bound  # type: ignore[method-assign]
+    thread.start, thread._bootstrap_inner = start_noting, bootstrap_within
+    pool: Any = ThreadPoolExecutor
+    pool.submit = submit_bound

@@ -1,8 +1,9 @@
 """Everything that leaves the guest, in one order: text is gathered and sent at most twenty times a second, the rest at once.
 
-Law: whoever has something to send appends it to one deque, which no signal handler, destructor or exception can leave half done; the
-writer thread alone takes from it and sends. Senders wait only for text that comes after a pause (so that it is out before the next
-statement runs, whatever that does), for bulk bytes (which may be live memory of the user's) and when too much is queued.
+Law: whoever has something to send appends it to one deque, which no signal handler, destructor or exception can leave half
+done; the writer thread alone takes from it and sends. Senders wait only for text that comes after a pause (so that it is out
+before the next statement runs, whatever that does), for bulk bytes (which may be live memory of the user's) and when too much
+is queued.
 """
 
 from __future__ import annotations

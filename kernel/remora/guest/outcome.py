@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import RemoraError
-from ..sync.codec import Encoded, encode
+from ..sync.codec import Encoded
+from ..sync.raised import encode_exception
 from ..wire import Buffer, Emit, Fields, RunId
 
 AWAY = 16 << 20  # bytes: what is larger is fetched by the client, so that it does not pass through the run log
@@ -28,6 +29,7 @@ class Outcome:
     away: tuple[str, ...] = ()
     remote: Fields = field(default_factory=dict)
     deleted: tuple[str, ...] = ()
+    mutated: frozenset[str] = frozenset()
     payload: list[Fields] = field(default_factory=list)
     execution_count: int = 0
     begun: float = field(default_factory=time.monotonic)
@@ -35,7 +37,11 @@ class Outcome:
     def fail(self, error: BaseException, rendered: list[str] | None = None) -> None:
         """Take an error, with its traceback as it is to be shown."""
         self.exception = error
-        self.error = {"ename": type(error).__name__, "evalue": text_of(error), "traceback": render(error) if rendered is None else rendered}
+        self.error = {
+            "ename": type(error).__name__,
+            "evalue": text_of(error),
+            "traceback": render(error) if rendered is None else rendered,
+        }
 
     def keep(self, encoded: Encoded, namespace: Fields) -> None:
         """Take variables to bring home: at once, or away when they are large; those that cannot travel are described."""
@@ -51,7 +57,7 @@ class Outcome:
         parts: dict[str, list[int]] = {}
         _add(parts, buffers, "values", self.values)
         _add(parts, buffers, "exception", self._encoded_exception(namespace))
-        content = {
+        content: Fields = {
             "ok": self.error is None,
             "error": self.error,
             "values": {"names": list(self.values.names)} if self.values else None,
@@ -60,6 +66,7 @@ class Outcome:
             "away": list(self.away),
             "remote": self.remote,
             "deleted": list(self.deleted),
+            "mutated": sorted(self.mutated),
             "payload": self.payload,
             "execution_count": self.execution_count,
             "stats": {"seconds": time.monotonic() - self.begun},
@@ -72,10 +79,9 @@ class Outcome:
         if self.exception is None:
             return None
         try:
-            encoded = encode({"exception": self.exception}, namespace=namespace)
+            return encode_exception(self.exception, namespace=namespace)
         except Exception:  # reducers of user classes run here; the error's text goes home all the same
             return None
-        return None if encoded.failures else encoded
 
 
 def _add(parts: dict[str, list[int]], buffers: list[Buffer], name: str, encoded: Encoded | None) -> None:

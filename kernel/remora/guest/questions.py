@@ -1,7 +1,7 @@
 """Questions to the guest that are not runs: completion, inspection, names, values that are fetched later.
 
-Law: one function for each `op`, found by name in the table at the end; it returns plain values and buffers, and never changes what a
-cell sees, `forget` excepted.
+Law: one function for each `op`, found by name in the table at the end; it returns plain values and buffers, and never changes
+what a cell sees, `forget` excepted.
 """
 
 from __future__ import annotations
@@ -31,7 +31,13 @@ def complete(guest: Guest, args: Fields) -> Reply:
     kinds = [{"start": c.start, "end": c.end, "text": c.text, "type": c.type, "signature": c.signature} for c in found]
     start, end = (found[0].start, found[0].end) if found else (cursor, cursor)
     metadata = {"_jupyter_types_experimental": kinds}
-    return {"status": "ok", "matches": [c.text for c in found], "cursor_start": start, "cursor_end": end, "metadata": metadata}, ()
+    return {
+        "status": "ok",
+        "matches": [c.text for c in found],
+        "cursor_start": start,
+        "cursor_end": end,
+        "metadata": metadata,
+    }, ()
 
 
 def inspect(guest: Guest, args: Fields) -> Reply:
@@ -54,7 +60,11 @@ def pull(guest: Guest, args: Fields) -> Reply:
     names = list(args["names"])
     there = {name: guest.namespace[name] for name in names if name in guest.namespace}
     encoded = encode(there, namespace=guest.namespace)
-    missing = {name: {"type": "", "repr": "", "reason": f"there is no variable {name!r} in the sandbox"} for name in names if name not in there}
+    missing = {
+        name: {"type": "", "repr": "", "reason": f"there is no variable {name!r} in the sandbox"}
+        for name in names
+        if name not in there
+    }
     result = {"values": {"names": list(encoded.names)}, "remote": {**describe(encoded, guest.namespace), **missing}}
     return result, (encoded.stream, *encoded.buffers) if encoded.names else ()
 
@@ -99,5 +109,7 @@ OPS: dict[str, Callable[[Guest, Fields], Reply]] = {
 def answer(guest: Guest, op: str, args: Fields) -> Reply:
     """Answer one question; raises Refused when nobody here knows it."""
     if op not in OPS:
-        raise Refused(f"a sandbox of this version does not know the question {op!r}; use the same version of Remora on both sides")
+        raise Refused(
+            f"a sandbox of this version does not know the question {op!r}; use the same version of Remora on both sides"
+        )
     return OPS[op](guest, args)

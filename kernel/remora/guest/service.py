@@ -1,14 +1,13 @@
 """The guest's life: boot, take messages, run what they ask, one thing after the other.
 
-Law: user code executes on the main thread, inside the one asyncio loop that runs for as long as the process. Runs and questions wait
-in one queue. What must reach a busy guest (interrupts, answers to `input()`) is handled by the receiving thread itself.
+Law: user code executes on the main thread, inside the one asyncio loop that runs for as long as the process. Runs and questions
+wait in one queue. What must reach a busy guest (interrupts, answers to `input()`) is handled by the receiving thread itself.
 """
 
 from __future__ import annotations
 
 import asyncio
 import faulthandler
-import gc
 import os
 import sys
 import threading
@@ -16,7 +15,7 @@ import traceback
 import types
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..errors import InternalError, Refused, RemoraError
 from ..sync.ledger import Ledger
@@ -117,11 +116,14 @@ class Guest:
 
     async def _run(self, message: StartRun) -> None:
         body, outcome = message.body, Outcome()
-        origin.begin(origin.Origin(message.run, request=body.get("parent") or {}, allow_stdin=bool(body.get("allow_stdin"))))
+        request = origin.as_message(body.get("parent") or {})
+        origin.begin(origin.Origin(message.run, request=request, allow_stdin=bool(body.get("allow_stdin"))))
         try:
             form = FORMS.get(message.form)
             if form is None:
-                raise Refused(f"a sandbox of this version does not run a {message.form!r}; use the same version of Remora on both sides")
+                raise Refused(
+                    f"a sandbox of this version does not run a {message.form!r}; use the same version of Remora on both sides"
+                )
             await form(self, message, outcome)
         except BaseException as error:  # a run ends with a result, whatever user code did to our bookkeeping
             self.interrupts.forbid()
@@ -162,7 +164,7 @@ class Guest:
             return
         with origin.within(whose):
             try:
-                with self.interrupts.allowed(whose.run):
+                with self.interrupts.allowed(whose.run, early=False):
                     comms.deliver(message)
             except KeyboardInterrupt:
                 self.shell.showtraceback()
@@ -203,7 +205,9 @@ def _check_ipython() -> None:
             return
         found = "it is " + ".".join(map(str, version_info[:3]))
     floor = ".".join(map(str, IPYTHON_FLOOR))
-    raise Refused(f'cells need IPython {floor} or newer in the sandbox, and {found}; add pip="ipython>={floor}". Functions run without.')
+    raise Refused(
+        f'cells need IPython {floor} or newer in the sandbox, and {found}; add pip="ipython>={floor}". Functions run without.'
+    )
 
 
 def _facts() -> Fields:
@@ -229,8 +233,6 @@ def main() -> None:
     guest.outbox.put(Ready(_facts()))
     serving = guest.loop.create_task(guest.serve())
     threading.Thread(target=guest.link.receive_forever, args=(guest.take,), name="remora-in", daemon=True).start()
-    gc.collect()
-    gc.freeze()
     while not serving.done():
         try:
             guest.loop.run_forever()

@@ -1,7 +1,7 @@
 """The shell that runs the user's code: IPython's, behaving in every way that libraries look for like that of ipykernel.
 
-Law: this file overrides what a kernel must do differently from a terminal, and keeps IPython's behaviour everywhere else. History is
-kept in memory alone. The shell says what went wrong in a cell (`failure`); it is the caller that sends it.
+Law: this file overrides what a kernel must do differently from a terminal, and keeps IPython's behaviour everywhere else.
+History is kept in memory alone. The shell says what went wrong in a cell (`failure`); it is the caller that sends it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from IPython.core.error import UsageError
 from IPython.core.history import HistoryManager
 from IPython.core.interactiveshell import InteractiveShell, InteractiveShellABC
 from IPython.core.magic import Magics, line_magic, magics_class
-from IPython.utils.process import system  # type: ignore[attr-defined]  # it depends on the operating system where it lives
+from IPython.utils._process_posix import system
 from traitlets import Any as AnyTrait
 from traitlets import CBool, Instance, Type, default
 from traitlets.config import Config
@@ -29,12 +29,21 @@ from . import origin
 from .display import ZMQDisplayPublisher, ZMQShellDisplayHook
 from .outbox import Outbox
 
-_NO_PAGER = {"TERM": "xterm-color", "CLICOLOR": "1", "FORCE_COLOR": "1", "CLICOLOR_FORCE": "1", "PAGER": "cat", "GIT_PAGER": "cat"}
+_NO_PAGER = {
+    "TERM": "xterm-color",
+    "CLICOLOR": "1",
+    "FORCE_COLOR": "1",
+    "CLICOLOR_FORCE": "1",
+    "PAGER": "cat",
+    "GIT_PAGER": "cat",
+}
 
 
 @magics_class
 class KernelMagics(Magics):
     """The magics that a kernel has and a terminal has not."""
+
+    shell: Any
 
     @line_magic
     def clear(self, _line: str) -> None:
@@ -49,23 +58,25 @@ class KernelMagics(Magics):
         with open(os.path.expanduser(line), encoding="utf-8", errors="replace") as file:
             page.page(file.read())
 
-    more = line_magic("more")(less)
-    man_line = "man {}"
+    @line_magic
+    def more(self, line: str) -> None:
+        """Show a file in the pager."""
+        self.shell.run_line_magic("less", line)
 
     @line_magic
     def man(self, line: str) -> None:
         """Show a manual page in the pager."""
         page.page(self.shell.getoutput(f"man {line} | col -b", split=False))
 
-    @line_magic
-    def autosave(self, line: str) -> None:
-        """Set how often the notebook saves itself, in seconds."""
-        print("The notebook is saved by its front end; this magic does nothing in a sandbox.", file=sys.stderr)
 
-
-class ZMQInteractiveShell(InteractiveShell):  # type: ignore[misc]
+class ZMQInteractiveShell(InteractiveShell):
     """The one shell of a guest; libraries take a shell of this name for a notebook's."""
 
+    payload_manager: Any
+    display_pub: Any
+    displayhook: Any
+    configurables: list[Any]
+    extension_manager: Any
     displayhook_class = Type(ZMQShellDisplayHook)
     display_pub_class = Type(ZMQDisplayPublisher)
     kernel = AnyTrait()
@@ -168,7 +179,7 @@ class ZMQInteractiveShell(InteractiveShell):  # type: ignore[misc]
         whose = origin.current()
         if whose is None:
             return None
-        return origin.adopt(whose.under(parent.get("header", parent)))
+        return origin.adopt(whose.under(parent))
 
     def reset_thread_parent(self, token: Any) -> None:
         """Undo `set_thread_parent`."""
@@ -194,11 +205,11 @@ class ZMQInteractiveShell(InteractiveShell):  # type: ignore[misc]
                     self.events.trigger("post_run_cell", result)
         return result
 
-    async def run_ast_nodes(self, *args: Any, result: Any = None, **kwargs: Any) -> Any:
+    async def run_ast_nodes(self, *args: Any, **kwargs: Any) -> Any:
         """Run a cell's statements, knowing whose result they fill."""
         if self._depth == 1:
-            self._result = result
-        return await super().run_ast_nodes(*args, result=result, **kwargs)
+            self._result = kwargs.get("result")
+        return await super().run_ast_nodes(*args, **kwargs)
 
     @contextmanager
     def _cell(self) -> Iterator[None]:
@@ -243,7 +254,7 @@ def parent_of(whose: origin.Origin | None) -> Fields:
     """Return the front end's request behind an origin, shaped as a Jupyter message."""
     if whose is None or not whose.request:
         return {}
-    header = whose.request
+    header = whose.request["header"]
     return {
         "header": header,
         "msg_id": header.get("msg_id", ""),

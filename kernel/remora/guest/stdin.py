@@ -24,7 +24,7 @@ class Stdin:
         """Replace `input` and `getpass` for all code of this process."""
         self._outbox, self._console = outbox, console
         self._replies: SimpleQueue[InputReply] = SimpleQueue()
-        builtins.input = self.input  # type: ignore[assignment]  # a method in place of a function
+        builtins.input = self.input
         getpass.getpass = self.getpass
 
     def reply(self, message: InputReply) -> None:

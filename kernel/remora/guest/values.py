@@ -1,6 +1,7 @@
 """Variables of a run: they arrive before its code, and what it made or changed goes home after it.
 
-Law: `sync` decides what travels; here is only the order in which it is asked. Decoding runs user code, so it can be interrupted.
+Law: `sync` decides what travels; here is only the order in which it is asked. Decoding runs user code, so it can be
+interrupted.
 """
 
 from __future__ import annotations
@@ -41,5 +42,5 @@ def go_home(guest: Guest, body: Fields, noted: Any, outcome: Outcome) -> None:
         return
     outgoing = guest.ledger.changes(guest.namespace, noted, body.get("outs"))
     outcome.keep(outgoing.encoded, guest.namespace)
-    outcome.deleted = outgoing.deletes
+    outcome.deleted, outcome.mutated = outgoing.deletes, outgoing.mutated
     guest.ledger.sent(outgoing)

@@ -181,7 +181,7 @@ class RealGuest:
 
     def comm(self, comm_id: str, data: dict[str, Any], msg_type: str = "comm_msg", **content: Any) -> None:
         """Send a comm message as the front end does."""
-        self.send(CommMessage(msg_type, {"comm_id": comm_id, "data": data, **content}, {}, {"msg_id": "front", "msg_type": msg_type}))
+        self.send(CommMessage(msg_type, {"comm_id": comm_id, "data": data, **content}, {}, {"header": {"msg_id": "front"}}))
 
     def close(self) -> None:
         """Hang up, and wait until the guest has gone."""

@@ -6,7 +6,7 @@ import numpy
 def test_values_arrive_and_come_home(guest):
     """What was sent is there; what the cell made and changed comes home, what it only read does not."""
     ended = guest.run("z = x + y\nl.append(3)", send={"x": 1, "y": 2, "l": [1]}, reads=["x", "y", "l"])
-    assert ended.values == {"z": 3, "l": [1, 3]}
+    assert ended.values == {"z": 3, "l": [1, 3]} and ended.result["mutated"] == ["l"]
 
 
 def test_namespace_lasts(guest):

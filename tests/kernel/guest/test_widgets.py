@@ -27,7 +27,7 @@ def test_button_callback_runs_between_cells(guest):
     button = opened(guest.finish(run), "ButtonModel")
     guest.comm(button, {"method": "custom", "content": {"event": "click"}})
     emit = guest.receive()
-    assert emit.run == run and emit.content["content"]["text"] == "clicked\n" and emit.content["parent"]["msg_id"] == "front"
+    assert emit.run == run and emit.content["content"]["text"] == "clicked\n" and emit.content["parent"]["header"]["msg_id"] == "front"
     assert guest.run("len(clicks)").plain() == "1"
 
 
