@@ -20,7 +20,6 @@ Evaluate = Callable[[str], object]
 
 _KEY = re.compile(r"(?P<dashes>--?)?(?P<name>[A-Za-z][A-Za-z0-9_-]*)(?P<sign>=)?")
 _KEPT = frozenset("\\'\"{} ")
-_DOUBLE_QUOTED = re.compile(r'[\\"{]')
 
 
 @dataclass(frozen=True)
@@ -56,10 +55,6 @@ def expand(pieces: tuple[str | Expression, ...], evaluate: Evaluate, what: str) 
     except Exception as error:  # the notebook's own objects may raise anything in __str__
         raise OptionError(f"{what}: a value in braces cannot be written as text ({type(error).__name__})") from None
 
-
-def quote(text: str) -> str:
-    """Return the text so that it is read as one value, unchanged."""
-    return '"' + _DOUBLE_QUOTED.sub(lambda match: "\\" + match[0], text) + '"'
 
 
 def _evaluated(text: str, evaluate: Evaluate, what: str) -> object:

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from remora.errors import OptionError
 from remora.jupyter.commands import COMMANDS, Command, command_help, parse_command
 from remora.jupyter.options import LATER, OPTIONS, CellOptions, build, find, help_text, parse
-from remora.jupyter.words import Expression, Word, expand, quote, words
+from remora.jupyter.words import Expression, Word, expand, words
+from remora.options import quote
 from remora.resources import Gpu, Resources
 
 NAMES = {

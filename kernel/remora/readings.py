@@ -12,8 +12,8 @@ import re
 from collections.abc import Callable, Mapping
 from keyword import iskeyword
 
-from ..errors import OptionError
-from ..resources import parse_gpu, parse_seconds
+from .errors import OptionError
+from .resources import parse_gpu, parse_seconds
 
 Read = Callable[[object], object]
 
