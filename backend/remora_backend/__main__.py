@@ -1,7 +1,7 @@
 """The backend's process: `python -m remora_backend DIRECTORY STATE [FD]`, started by whoever needs it first.
 
-One line is written to FD when it serves, or when it cannot: "ready", or "error " and what is wrong. A second one beside it sees the
-lock and leaves.
+One line is written to FD when it serves, or when it cannot: "ready", or "error " and what is wrong. A second one beside it
+sees the lock and leaves.
 """
 
 from __future__ import annotations

@@ -1,8 +1,10 @@
-"""The desk for function calls: keeps each call's input until a sandbox takes it, carries out the scheduler's instructions, and lets
-callers follow their calls from the moment they are queued.
+"""The desk for function calls.
 
-Law: a call is on disk before its caller is told that it is queued, so that no death of the backend loses one. What to do is decided
-in scheduler.py.
+Keeps each call's input until a sandbox takes it, carries out the scheduler's instructions, and lets callers follow their
+calls from the moment they are queued.
+
+Law: a call is on disk before its caller is told that it is queued, so that no death of the backend loses one. What to do is
+decided in scheduler.py.
 """
 
 from __future__ import annotations
@@ -58,7 +60,9 @@ class CallDesk:
         except FileExistsError:
             raise Refused(f"there is a run {run} already", reason="run-exists") from None
         except OSError as error:
-            raise StateError(f"the call cannot be written to {folder} ({error.strerror}); free space or set REMORA_STATE_DIR") from error
+            raise StateError(
+                f"the call cannot be written to {folder} ({error.strerror}); free space or set REMORA_STATE_DIR"
+            ) from error
         facts = {"name": request.name, "form": "call", "queued": time.time(), "spec": request.spec}
         self._fleet.run_changed(None, run, RunState.QUEUED.value, facts)
         self._enqueue(run, request.spec)
@@ -107,7 +111,9 @@ class CallDesk:
             await self._fleet.agent.peer(sandbox).request(start)  # type: ignore[arg-type]  # what was written is a StartRun
             (self._runs / run / _INPUT).unlink()
         except (RemoraError, OSError) as error:
-            self._end(run, RunEnded(f"the call could not be handed to its sandbox: {error}", reason=EndReason.SANDBOX_FAILED.value))
+            self._end(
+                run, RunEnded(f"the call could not be handed to its sandbox: {error}", reason=EndReason.SANDBOX_FAILED.value)
+            )
 
     def _fail(self, run: RunId) -> None:
         reasons = [str(f["message"]) for f in reversed(self._fleet.sandboxes.values()) if f.get("pool") and f.get("message")]

@@ -1,7 +1,7 @@
 """Every machine, sandbox and run: open, close, find, list, restore. What the backend knows and decides, in one place.
 
-Law: the fleet holds facts and carries out the scheduler's instructions; how a sandbox is made is the agent's business, what a run
-prints its supervisor's. Whatever is held here can be rebuilt from the supervisors that live and the store.
+Law: the fleet holds facts and carries out the scheduler's instructions; how a sandbox is made is the agent's business, what
+a run prints its supervisor's. Whatever is held here can be rebuilt from the supervisors that live and the store.
 """
 
 from __future__ import annotations
@@ -107,10 +107,12 @@ class Fleet:
         if spec.resources.gpu:
             wanted = ",".join(map(str, spec.resources.gpu))
             there = f"here: {os.cpu_count()} cores, no GPU"
-            raise Unavailable(f"no machine has gpu={wanted}. There is: {there}. Leave gpu= out to run without one", machines=[there])
+            raise Unavailable(
+                f"no machine has gpu={wanted}. There is: {there}. Leave gpu= out to run without one", machines=[there]
+            )
 
     def leave_kernel(self, kernel: str) -> None:
-        """A kernel has ended for good: end its idle sandboxes now, busy ones when their runs are over."""
+        """Take note that a kernel has ended for good: end its idle sandboxes now, busy ones when their runs are over."""
         for key, sandbox in [*self._sessions.items()]:
             if key[0] == kernel and sandbox in self.sandboxes:
                 self.sandboxes[sandbox]["leaving"] = True
@@ -133,7 +135,10 @@ class Fleet:
         self.changed()
 
     def _mind_idle(self, sandbox: SandboxId, known: Fields, after_run: bool) -> None:
-        """Have the sandbox ended when it has been unused for as long as it may be; one that is new gets time for its first run."""
+        """Have the sandbox ended when it has been unused for as long as it may be.
+
+        One that is new gets time for its first run.
+        """
         self._drop_timer(f"idle {sandbox}")
         if known["state"] != SandboxState.READY.value:
             return
@@ -185,9 +190,14 @@ class Fleet:
     def find_run(self, prefix: str) -> Fields:
         """Return a run's facts by its id or a unique beginning of it, with its sandbox's endpoint while the run goes on."""
         known = [facts for run, facts in self.runs.items() if run.startswith(prefix)]
-        rows = known or [{"id": r["id"], "sandbox": r["sandbox"], "state": r["state"]} | r["facts"] for r in self.store.find_runs(prefix)]
+        rows = known or [
+            {"id": r["id"], "sandbox": r["sandbox"], "state": r["state"]} | r["facts"] for r in self.store.find_runs(prefix)
+        ]
         if len(rows) != 1 or not prefix:
-            raise Refused(f"{'no' if not rows else 'more than one'} run is called {prefix!r}; `remora runs` lists them", reason="no-such-run")
+            raise Refused(
+                f"{'no' if not rows else 'more than one'} run is called {prefix!r}; `remora runs` lists them",
+                reason="no-such-run",
+            )
         facts = dict(rows[0])
         sandbox = facts.get("sandbox")
         if sandbox in self.sandboxes and self.agent.has(sandbox):
@@ -198,7 +208,9 @@ class Fleet:
     def list_all(self, limit: int) -> Fields:
         """Return the living sandboxes, the newest runs, and the machine."""
         living = [facts for s, facts in self.sandboxes.items() if not self._ended(s)]
-        rows = {r["id"]: {"id": r["id"], "sandbox": r["sandbox"], "state": r["state"]} | r["facts"] for r in self.store.runs(limit)}
+        rows = {
+            r["id"]: {"id": r["id"], "sandbox": r["sandbox"], "state": r["state"]} | r["facts"] for r in self.store.runs(limit)
+        }
         return {"sandboxes": living, "runs": [self.runs.get(RunId(i), row) for i, row in rows.items()]}
 
     async def stop(self, prefixes: list[str], everything: bool) -> list[str]:
@@ -217,7 +229,7 @@ class Fleet:
             self._replace_timer(f"pool {sandbox}", timer)
 
     def wake(self, sandbox: SandboxId) -> None:
-        """The pool's sandbox has work again."""
+        """Take note that a pool's sandbox has work again."""
         self._drop_timer(f"pool {sandbox}")
 
     def _replace_timer(self, name: str, timer: asyncio.TimerHandle) -> None:

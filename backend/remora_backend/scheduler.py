@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Union
 
 from remora.wire import RunId, SandboxId
 
@@ -89,8 +88,8 @@ class Fail:
     run: RunId
 
 
-Event = Union[CallQueued, CallEnded, SandboxReady, SandboxGone, SandboxUnused]
-Instruction = Union[Open, Assign, Rest, Close, Fail]
+Event = CallQueued | CallEnded | SandboxReady | SandboxGone | SandboxUnused
+Instruction = Open | Assign | Rest | Close | Fail
 
 
 @dataclass

@@ -1,7 +1,8 @@
 """The database: what is known of every sandbox and run, so that it is known after the backend was away.
 
-SQLAlchemy Core; SQLite beside the socket by default. Law: two tables of facts, written when something changes, read when the backend
-starts or somebody lists. A run log, not the database, is the truth about a run; so a full disk here costs a listing, never a run.
+SQLAlchemy Core; SQLite beside the socket by default. Law: two tables of facts, written when something changes, read when
+the backend starts or somebody lists. A run log, not the database, is the truth about a run; so a full disk here costs a
+listing, never a run.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The one connection of a process to the backend, and through it to sandboxes. Asyncio inside, one synchronous door.
 
-Law: everything here runs on one loop in a thread of its own, so that it works in a plain cell of any kernel, in a script and under
-pytest, whatever loop runs there. `Client.run` is the only way in from outside; it waits where Ctrl-C can reach it.
+Law: everything here runs on one loop in a thread of its own, so that it works in a plain cell of any kernel, in a script
+and under pytest, whatever loop runs there. `Client.run` is the only way in from outside; it waits where Ctrl-C can reach
+it.
 """
 
 from __future__ import annotations
@@ -158,7 +159,9 @@ class Client:
         """Return who knows the run's records: its supervisor while that lives, else the backend."""
         if facts.get("endpoint") and facts.get("form") != "call":
             with contextlib.suppress(OSError, BackendError):
-                return await streams.connect(Path(facts["endpoint"]["socket"]), "follower", lambda _, message: follow.take(message))
+                return await streams.connect(
+                    Path(facts["endpoint"]["socket"]), "follower", lambda _, message: follow.take(message)
+                )
         return await self.backend()
 
 
@@ -185,7 +188,7 @@ class Follow:
                 self.over.set_result(None)
 
     def fail(self, error: RemoraError) -> None:
-        """The run is out of sight."""
+        """Give up: the run is out of sight."""
         if not self.ended:
             self.over.set_result(None)
             self._sink(error)
@@ -250,7 +253,10 @@ class Connection:
         return await self._peer.request(AskGuest(op, args, buffers=buffers))
 
     def fetch(self, names: list[str]) -> tuple[tuple[Buffer, ...], Fields]:
-        """Bring variables from the guest, from outside the client's loop; return stream and buffers, and what could not travel."""
+        """Bring variables from the guest, from outside the client's loop.
+
+        Return stream and buffers, and what could not travel.
+        """
         answer = self.client.run(self.ask("pull", {"names": names}))
         return answer.buffers, answer.result
 

@@ -27,7 +27,7 @@ from typing import Any, ClassVar
 class RemoraError(Exception):
     """Base of all errors of Remora; `reason` is a stable code, the text is for a person."""
 
-    reason: ClassVar[str] | str = "error"
+    reason: str = "error"
     exit_code: ClassVar[int] = 3
 
     def __init__(self, message: str, *, reason: str | None = None, **facts: Any) -> None:
@@ -137,4 +137,6 @@ def from_dict(data: dict[str, Any]) -> RemoraError:
     """Rebuild an error from `to_dict`; a name that is not of this version becomes its nearest ancestor, RemoraError."""
     kind = _family(RemoraError).get(str(data.get("error")), RemoraError)
     facts = data.get("facts")
-    return kind(str(data.get("message", "")), reason=str(data.get("reason", "error")), **(facts if isinstance(facts, dict) else {}))
+    return kind(
+        str(data.get("message", "")), reason=str(data.get("reason", "error")), **(facts if isinstance(facts, dict) else {})
+    )

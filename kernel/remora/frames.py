@@ -1,8 +1,8 @@
 """Frames: how messages become bytes and bytes messages. Sans-I/O, standard library only.
 
-A frame is a 20-byte prefix (magic, protocol, length of the head, length of the payload), a JSON head, and raw buffers one after the
-other. The head holds the message's kind, its fields and the sizes of its buffers; bulk bytes are never copied on their way in or out.
-The same frames go over sockets and, one after the other, make up a run log.
+A frame is a 20-byte prefix (magic, protocol, length of the head, length of the payload), a JSON head, and raw buffers one
+after the other. The head holds the message's kind, its fields and the sizes of its buffers; bulk bytes are never copied on
+their way in or out. The same frames go over sockets and, one after the other, make up a run log.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ def encode(message: Message) -> list[Buffer]:
     views = [memoryview(b).cast("B") if not isinstance(b, bytes) else b for b in message.buffers]
     sizes = [len(v) for v in views]
     body = {f.name: getattr(message, f.name) for f in fields(message) if f.name != "buffers"}
-    head = json.dumps([type(message).__name__, body, sizes], separators=(",", ":"), ensure_ascii=False).encode("utf-8", "surrogatepass")
+    head = json.dumps([type(message).__name__, body, sizes], separators=(",", ":"), ensure_ascii=False).encode(
+        "utf-8", "surrogatepass"
+    )
     return [_PREFIX.pack(_MAGIC, PROTOCOL, len(head), sum(sizes)) + head, *views]
 
 
@@ -92,7 +94,9 @@ class Decoder:
     def _lengths(self, data: Buffer, offset: int = 0) -> tuple[int, int]:
         magic, protocol, head, payload = _PREFIX.unpack_from(data, offset)
         if magic != _MAGIC or protocol != PROTOCOL:
-            raise ProtocolError(f"the other side does not speak protocol {PROTOCOL} of Remora; use the same version on both sides")
+            raise ProtocolError(
+                f"the other side does not speak protocol {PROTOCOL} of Remora; use the same version on both sides"
+            )
         if head > HEAD_LIMIT or payload > PAYLOAD_LIMIT:
             raise ProtocolError(f"a frame of {head + payload} bytes is larger than any message can be")
         return head, payload
@@ -143,7 +147,9 @@ def _parse(head: bytes, payload: int) -> tuple[str, Fields, list[int]]:
 def _build(kind: str, body: Fields, sizes: list[int], payload: bytearray) -> Message:
     cls = Message.kinds.get(kind)
     if cls is None:
-        raise ProtocolError(f"the other side sent a {kind!r}, which this version does not know; use the same version on both sides")
+        raise ProtocolError(
+            f"the other side sent a {kind!r}, which this version does not know; use the same version on both sides"
+        )
     known = {f.name for f in fields(cls)}
     view, buffers, at = memoryview(payload), [], 0
     for size in sizes:

@@ -26,7 +26,10 @@ class Mirror:
     """Major and minor, such as "3.11"."""
     site_packages: tuple[str, ...]
     roots: tuple[str, ...]
-    """Further folders that modules are imported from: editable installs, path files, PYTHONPATH. The notebook's own is not among them."""
+    """Further folders that modules are imported from.
+
+    Editable installs, path files, PYTHONPATH. The notebook's own is not among them.
+    """
 
     guest: str
     """The file that starts a guest."""
@@ -63,14 +66,17 @@ _CARRIED = re.compile(
 def carried_environment() -> dict[str, str]:
     """Return the variables that a sandbox is given of this process's environment.
 
-    Those that change results (locale, hash seed, threads, numeric libraries) or that installing needs (pip, proxies, certificates);
-    nothing else, since environments hold secrets.
+    Those that change results (locale, hash seed, threads, numeric libraries) or that installing needs (pip, proxies,
+    certificates); nothing else, since environments hold secrets.
     """
     return {name: value for name, value in os.environ.items() if _CARRIED.fullmatch(name)}
 
 
 def _roots(inside: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the folders on sys.path that lie outside of these; the working directory is left out, being the notebook's folder."""
+    """Return the folders on sys.path that lie outside of these.
+
+    The working directory is left out, being the notebook's folder.
+    """
     here = os.getcwd() if os.path.isdir(".") else ""
     found: list[str] = []
     for entry in (*_path_files(), *sys.path, str(Path(__file__).resolve().parents[1])):

@@ -1,7 +1,7 @@
 """Find this user's backend, or start it. Two who start it at once start one.
 
-Law: the backend is only ever started as a process, never imported. Its directory bears the protocol's number, so another version of
-Remora that speaks another protocol has a backend of its own beside this one.
+Law: the backend is only ever started as a process, never imported. Its directory bears the protocol's number, so another
+version of Remora that speaks another protocol has a backend of its own beside this one.
 """
 
 from __future__ import annotations
@@ -68,12 +68,16 @@ def _make(directory: Path) -> Path:
 
 
 def _unusable(state: Path, why: str) -> StateError:
-    return StateError(f"the state directory {state} cannot be used: {why}. Free space or mend its permissions, or set REMORA_STATE_DIR")
+    return StateError(
+        f"the state directory {state} cannot be used: {why}. Free space or mend its permissions, or set REMORA_STATE_DIR"
+    )
 
 
 def _start(directory: Path) -> None:
     if find_spec("remora_backend") is None:
-        raise BackendError("this installation of Remora has no backend; on Linux, `pip install --force-reinstall remora` brings it")
+        raise BackendError(
+            "this installation of Remora has no backend; on Linux, `pip install --force-reinstall remora` brings it"
+        )
     reading, writing = os.pipe()
     command = [sys.executable, "-P", "-m", "remora_backend", str(directory), str(settings.state_directory()), str(writing)]
     try:

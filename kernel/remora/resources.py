@@ -1,7 +1,7 @@
 """What a cell or function asks of a machine: parse, check, print. Pure values, standard library only.
 
-Text forms: gpu "A100", "A100:2", "A100,H100", "any", "H100!"; memory "16GiB" (a bare number is refused); time "90s", "30m", "2h", "1d";
-cpu a number of cores; budget "5 EUR" style amounts are numbers of the machine's currency.
+Text forms: gpu "A100", "A100:2", "A100,H100", "any", "H100!"; memory "16GiB" (a bare number is refused); time "90s", "30m",
+"2h", "1d"; cpu a number of cores; budget "5 EUR" style amounts are numbers of the machine's currency.
 """
 
 from __future__ import annotations
@@ -89,7 +89,9 @@ def parse_gpu(text: str | list[str]) -> tuple[Gpu, ...]:
     parts = text.split(",") if isinstance(text, str) else list(text)
     found = [_GPU.match(part.strip()) for part in parts]
     if not parts or any(match is None for match in found):
-        raise OptionError(f"gpu={text} is not understood; write it like gpu=A100, gpu=A100:2, gpu=A100,H100, gpu=H100! or gpu=any")
+        raise OptionError(
+            f"gpu={text} is not understood; write it like gpu=A100, gpu=A100:2, gpu=A100,H100, gpu=H100! or gpu=any"
+        )
     return tuple(Gpu(m["name"], int(m["count"] or 1), bool(m["exact"])) for m in found if m)
 
 

@@ -38,11 +38,15 @@ class Setting:
 STATE_DIRECTORY = Setting(
     "REMORA_STATE_DIR",
     "",
-    "Folder for the backend's socket and database, sandboxes and run logs; by default $XDG_STATE_HOME/remora or ~/.local/state/remora.",
+    "Folder for the backend's socket and database, sandboxes and run logs; by default remora in ~/.local/state.",
 )
-JAIL = Setting("REMORA_JAIL", "", "The least isolation a sandbox must have: bubblewrap, landlock or process; by default the best there is.")
+JAIL = Setting(
+    "REMORA_JAIL", "", "The least isolation a sandbox must have: bubblewrap, landlock or process; by default the best there is."
+)
 BACKEND_IDLE = Setting("REMORA_BACKEND_IDLE", "1800", "Seconds without sandboxes and connections after which the backend leaves.")
-KERNEL_GRACE = Setting("REMORA_KERNEL_GRACE", "600", "Seconds for which a vanished kernel's sandboxes are kept for whoever attaches.")
+KERNEL_GRACE = Setting(
+    "REMORA_KERNEL_GRACE", "600", "Seconds for which a vanished kernel's sandboxes are kept for whoever attaches."
+)
 POOL_IDLE = Setting("REMORA_POOL_IDLE", "60", "Seconds after which an unused sandbox of functions is ended.")
 RUN_RETENTION = Setting("REMORA_RUN_RETENTION", "604800", "Seconds for which the log of an ended run is kept.")
 UPLINK = Setting("REMORA_UPLINK_FD", "", "Set inside sandboxes: the descriptor through which Remora there reaches the backend.")

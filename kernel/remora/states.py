@@ -1,13 +1,14 @@
 """The life of a run and of a sandbox: states, events, one transition table each. Pure.
 
-Law: nothing changes a state except through `advance`; an event that a state does not expect is an error of ours, except that an ended
-thing stays ended, whatever comes late.
+Law: nothing changes a state except through `advance`; an event that a state does not expect is an error of ours, except
+that an ended thing stays ended, whatever comes late.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import Enum
-from typing import Mapping, TypeVar
+from typing import TypeVar
 
 from .errors import InternalError
 

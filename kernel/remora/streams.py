@@ -1,8 +1,9 @@
 """Connections that carry messages: connect, serve, ask and answer. Shared by client, agent, supervisor and backend.
 
-Law: asyncio only, and only the frames of `frames.py`. A Peer hands every message that is no answer to its `receive` callback; whoever
-wants requests handled by name gives a `Handlers` table. Sockets are Unix sockets that only their user can open; inside a sandbox
-there is nothing to open, and the supervisor hands out connected descriptors through an inherited one (the uplink).
+Law: asyncio only, and only the frames of `frames.py`. A Peer hands every message that is no answer to its `receive`
+callback; whoever wants requests handled by name gives a `Handlers` table. Sockets are Unix sockets that only their user can
+open; inside a sandbox there is nothing to open, and the supervisor hands out connected descriptors through an inherited one
+(the uplink).
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from typing import Any
 
 from . import frames, settings
 from .errors import BackendError, InternalError, ProtocolError, RemoraError, from_dict
-from .wire import Answer, Buffer, Fields, Hello, Message, PROTOCOL, Request
+from .wire import PROTOCOL, Answer, Buffer, Fields, Hello, Message, Request
 
 Receive = Callable[["Peer", Message], None]
 Handler = Callable[["Peer", Any], Awaitable["Fields | Reply | None"]]
@@ -156,7 +157,12 @@ class Peer(asyncio.BufferedProtocol):
         if self.congested and not self.gone.done():
             ready = asyncio.get_running_loop().create_future()
             before = self.drained
-            self.drained = lambda: ready.done() or ready.set_result(None)
+
+            def keeps_up() -> None:
+                if not ready.done():
+                    ready.set_result(None)
+
+            self.drained = keeps_up
             await asyncio.wait({ready, self.gone}, return_when=asyncio.FIRST_COMPLETED)
             self.drained = before
 
@@ -184,7 +190,7 @@ class Peer(asyncio.BufferedProtocol):
             self._closed(self)
 
 
-# ---- connecting -----------------------------------------------------------------------------------------------------------------
+# ---- connecting ---------------------------------------------------------------------------------------------------------
 
 
 async def adopt(sock: socket.socket, receive: Receive, closed: Callable[[Peer], None] | None = None) -> Peer:
@@ -230,7 +236,10 @@ def _dial_uplink(descriptor: int, path: Path) -> socket.socket:
         mine, theirs = socket.socketpair()
         with theirs:
             # the answer comes on a socket of its own, so that two threads that dial at once do not take each other's
-            uplink.sendmsg([json.dumps({"to": str(path)}).encode()], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [theirs.fileno()]))])
+            uplink.sendmsg(
+                [json.dumps({"to": str(path)}).encode()],
+                [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [theirs.fileno()]))],
+            )
     return mine
 
 
@@ -278,7 +287,9 @@ class _Guarded(asyncio.Protocol):
 async def welcome(peer: Peer, message: Hello) -> Fields:
     """Answer a Hello; the handler for every table that serves connections."""
     if message.protocol != PROTOCOL:
-        raise ProtocolError(f"this is Remora {_version()} with protocol {PROTOCOL}; yours is {message.version} with {message.protocol}")
+        raise ProtocolError(
+            f"this is Remora {_version()} with protocol {PROTOCOL}; yours is {message.version} with {message.protocol}"
+        )
     peer.role = message.role
     return {"version": _version(), "pid": os.getpid()}
 
@@ -290,5 +301,3 @@ def _version() -> str:
         return version("remora")
     except PackageNotFoundError:
         return "0"
-
-

@@ -1,21 +1,21 @@
 """Every message between the parts of Remora. How they become bytes is in `frames.py`.
 
-Law: a message is a frozen dataclass of JSON values plus `buffers` (bulk bytes, never in JSON). To add one, write its class here and
-register its handler where it is received. Unknown fields are passed over (another version of the same protocol may know more); an
-unknown kind or another protocol is a ProtocolError. Standard library only, no I/O.
+Law: a message is a frozen dataclass of JSON values plus `buffers` (bulk bytes, never in JSON). To add one, write its class
+here and register its handler where it is received. Unknown fields are passed over (another version of the same protocol may
+know more); an unknown kind or another protocol is a ProtocolError. Standard library only, no I/O.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, NewType, Union
+from typing import Any, ClassVar, NewType, TypeAlias
 
 PROTOCOL = 1
 """Two parts talk only if they say the same number; raised when a message changes its meaning."""
 
 RunId = NewType("RunId", str)
 SandboxId = NewType("SandboxId", str)
-Buffer = Union[bytes, bytearray, memoryview]
+Buffer: TypeAlias = "bytes | bytearray | memoryview"
 Fields = dict[str, Any]
 
 
@@ -66,8 +66,8 @@ class Hello(Request):
 class OpenSession(Request):
     """Give me the sandbox of this kernel's session, made by `spec` if there is none; its stages come as Stage with this `ask`.
 
-    With `sandbox` the session adopts that living sandbox, whoever opened it. `instead_of` names one that did not answer: it will not
-    do. Answer: sandbox facts with its `endpoint`.
+    With `sandbox` the session adopts that living sandbox, whoever opened it. `instead_of` names one that did not answer: it
+    will not do. Answer: sandbox facts with its `endpoint`.
     """
 
     kernel: str
@@ -172,8 +172,9 @@ class CancelRun(Request):
 class Record(Message):
     """One entry of a run log, and what followers get: `type` is "state", "output", "input_request" or "result".
 
-    state: content is {"state", "reason"?, …facts}. output: content is a Jupyter message {"msg_type", "content", "metadata", "cell"?}.
-    result: content is {"ok", "reason", "error"?, "names"?, "stats", …} and comes just before the run's last state. `at`: Unix seconds.
+    state: content is {"state", "reason"?, …facts}. output: content is a Jupyter message {"msg_type", "content", "metadata",
+    "cell"?}. result: content is {"ok", "reason", "error"?, "names"?, "stats", …} and comes just before the run's last
+    state. `at`: Unix seconds.
     """
 
     run: RunId
@@ -263,7 +264,10 @@ class CommMessage(Message):
 
 @dataclass(frozen=True)
 class AskGuest(Request):
-    """A question that the guest answers even between cells: `op` is "complete", "inspect", "pull", "forget", "held" or "names"."""
+    """A question that the guest answers even between cells.
+
+    `op` is "complete", "inspect", "pull", "forget", "held" or "names".
+    """
 
     op: str
     args: Fields

@@ -1,12 +1,13 @@
 """One per machine: makes that machine's sandboxes, knows them, and takes them up again after it was away.
 
-Law: one body of code, inside the backend for its own machine and a process of its own elsewhere. It owns no sandbox: their supervisors
-do. It reports what happens to its listener and decides nothing.
+Law: one body of code, inside the backend for its own machine and a process of its own elsewhere. It owns no sandbox: their
+supervisors do. It reports what happens to its listener and decides nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
@@ -27,8 +28,8 @@ from remora.wire import Fields, Message, Record, RunChanged, RunId, SandboxChang
 
 from . import jails, limits, mirror, recovery
 from .endings import Evidence, explain
-from .sandbox import Jail
 from .order import ENDED, RUNS, SCRATCH, SOCKET, Order
+from .sandbox import Jail
 
 _LOG = logging.getLogger(__name__)
 _FIRST_HOST_ID = 0x70000000
@@ -39,13 +40,13 @@ class Listener(Protocol):
     """Who hears of what happens on a machine."""
 
     def sandbox_changed(self, sandbox: SandboxId, state: str, facts: Fields) -> None:
-        """A sandbox changed its state."""
+        """Take a sandbox's new state."""
 
     def run_changed(self, sandbox: SandboxId, run: RunId, state: str, facts: Fields) -> None:
-        """A run changed its state."""
+        """Take a run's new state."""
 
     def recorded(self, record: Record) -> None:
-        """A run that the agent follows has one more entry in its log."""
+        """Take one more entry in the log of a run that the agent follows."""
 
 
 class Agent:
@@ -87,7 +88,7 @@ class Agent:
             (directory / RUNS).mkdir()
             order, notices = self._order(sandbox, directory, spec, facts)
             order.save()
-            await self._start(sandbox, directory)
+            await self._take(sandbox, self._start(sandbox, directory))
         except OSError as error:
             shutil.rmtree(directory, ignore_errors=True)
             raise StateError(f"{directory} cannot be used ({error.strerror}); free space or set REMORA_STATE_DIR") from error
@@ -128,14 +129,20 @@ class Agent:
     def _host_id(self) -> int:
         return _FIRST_HOST_ID + int.from_bytes(os.urandom(4), "big") % _HOST_IDS
 
-    async def _start(self, sandbox: SandboxId, directory: Path) -> None:
+    def _start(self, sandbox: SandboxId, directory: Path) -> socket.socket:
         mine, theirs = socket.socketpair()
         command = [sys.executable, "-P", "-m", "remora_provisioner.supervise", str(directory), str(theirs.fileno())]
         with theirs, (directory / "supervisor.log").open("ab") as log:
             self._children[sandbox] = subprocess.Popen(
-                command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/", start_new_session=True
+                command,
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd="/",
+                start_new_session=True,
             )
-        await self._take(sandbox, mine)
+        return mine
 
     async def _take(self, sandbox: SandboxId, sock: socket.socket) -> Fields:
         peer = await streams.adopt(sock, lambda _, message: self._heard(sandbox, message), lambda _: self._lost(sandbox))
@@ -168,7 +175,7 @@ class Agent:
         self._listener.run_changed(sandbox, run, state, facts)
 
     def _lost(self, sandbox: SandboxId) -> None:
-        """The supervisor has gone: in order, or not."""
+        """Take note that the supervisor has gone, in order or not."""
         self._peers.pop(sandbox, None)
         task = self._burials[sandbox] = asyncio.get_running_loop().create_task(self._bury(sandbox))
         task.add_done_callback(lambda _: self._burials.pop(sandbox).cancelled())
@@ -220,9 +227,7 @@ class Agent:
         """End a sandbox, and return when nothing of it is left."""
         peer = self._peers.get(sandbox)
         if peer is not None:
-            try:
+            with contextlib.suppress(RemoraError):  # it may end while we ask
                 await peer.request(StopSandbox(reason.value))
-            except RemoraError:
-                pass  # it ended while we asked
         if sandbox in self._burials:
             await asyncio.wait({self._burials[sandbox]})

@@ -1,8 +1,8 @@
 """The mirror image made real: the asking kernel's own environment, under its own paths, with a private layer on top.
 
-The environment is seen read-only. Above it lies a small virtual environment of the sandbox's own, whose packages come first: what
-`%pip install` brings goes there, and lasts as long as the sandbox. pip leaves packages outside its own environment alone, so nothing
-of the mirrored one is ever touched.
+The environment is seen read-only. Above it lies a small virtual environment of the sandbox's own, whose packages come
+first: what `%pip install` brings goes there, and lasts as long as the sandbox. pip leaves packages outside its own
+environment alone, so nothing of the mirrored one is ever touched.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ def build_layer(directory: Path, image: dict[str, Any]) -> Path:
     (layer / "bin").mkdir()
     for name in ("python", "python3", f"python{image['version']}"):
         (layer / "bin" / name).symlink_to(base)
-    (layer / "pyvenv.cfg").write_text(f"home = {base.parent}\ninclude-system-site-packages = false\nversion = {image['version']}\n")
+    (layer / "pyvenv.cfg").write_text(
+        f"home = {base.parent}\ninclude-system-site-packages = false\nversion = {image['version']}\n"
+    )
     folders = [*image["site_packages"], *image["roots"]]
     (packages / "_mirror.pth").write_text(f"import site; list(map(site.addsitedir, {folders!r}))\n")
     return layer / "bin" / "python"
@@ -39,13 +41,15 @@ def build_layer(directory: Path, image: dict[str, Any]) -> Path:
 def mounts(spec: SandboxSpec, directory: Path, folder: str | None) -> tuple[tuple[str, str, bool], ...]:
     """Return what a sandbox sees beside the system, as (source, target, writable), parents before what lies below them."""
     image = spec.image
-    wanted = {path: False for path in (image["prefix"], image["base_prefix"], *image["site_packages"], *image["roots"])}
+    wanted = dict.fromkeys((image["prefix"], image["base_prefix"], *image["site_packages"], *image["roots"]), False)
     wanted[str(Path(image["guest"]).parents[2])] = False
     wanted[str(directory / LAYER)] = True
     if folder is not None:
         wanted.setdefault(folder, spec.files == "rw")
     never = {"/", "/tmp", "/var/tmp", "/home", os.path.realpath(spec.home or "/")}
-    seen = {path: writable for path, writable in wanted.items() if os.path.isdir(path) and not _in_system(path) and path not in never}
+    seen = {
+        path: writable for path, writable in wanted.items() if os.path.isdir(path) and not _in_system(path) and path not in never
+    }
     return tuple((path, path, writable) for path, writable in sorted(seen.items(), key=lambda item: item[0].count("/")))
 
 
@@ -66,7 +70,10 @@ def shared_folder(spec: SandboxSpec) -> tuple[str | None, str | None]:
     if spec.folder is None or spec.files == "none":
         return None, None
     if spec.home and os.path.realpath(spec.folder) == os.path.realpath(spec.home):
-        return None, "the notebook's folder is your home directory, which sandboxes do not see; move the notebook into a folder of its own"
+        return (
+            None,
+            "the notebook's folder is your home directory, which sandboxes do not see; give the notebook a folder of its own",
+        )
     if spec.folder.count("/") < 2 and (spec.folder == "/" or _in_system(spec.folder)):
         return None, f"the notebook's folder is {spec.folder}, which is not shared; move the notebook into a folder of its own"
     return spec.folder, None

@@ -11,7 +11,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-ORDER, SOCKET, ENDED, LOG, SCRATCH, GROUPS, RUNS = "order.json", "socket", "ended.json", "sandbox.log", "scratch", "groups", "runs"
+ORDER, SOCKET, ENDED, LOG, SCRATCH, GROUPS, RUNS = (
+    "order.json",
+    "socket",
+    "ended.json",
+    "sandbox.log",
+    "scratch",
+    "groups",
+    "runs",
+)
 """Names inside a sandbox's directory."""
 
 

@@ -1,4 +1,7 @@
-"""What is left when a supervisor was killed, and how to bring it to an end: its runs' logs get the last words it could not write."""
+"""What is left when a supervisor was killed, and how to bring it to an end.
+
+Its runs' logs get the last words it could not write.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,8 @@ def unfinished_runs(runs: Path, directory: Path) -> list[RunId]:
 
 def last_state(runs: Path, run: RunId) -> tuple[str | None, Fields]:
     """Return the state that a run's log ends with, and all its facts; None without a log."""
-    state, facts = None, {}
+    state: str | None = None
+    facts: Fields = {}
     for record, _ in runlog.read(runs / run / LOG_NAME):
         if record.type == "state":
             facts |= {k: v for k, v in record.content.items() if k != "state"}
@@ -50,7 +54,10 @@ def finish(runs: Path, run: RunId, error: RemoraError) -> Fields:
 
 
 def remove(directory: Path) -> None:
-    """Take away a dead sandbox's control groups and files; what a killed supervisor left, and what is left after an orderly end."""
+    """Take away a dead sandbox's control groups and files.
+
+    What a killed supervisor left, and what is left after an orderly end.
+    """
     if (directory / GROUPS).exists():
         for group in (directory / GROUPS).read_text().splitlines():
             groups.remove(Path(group))

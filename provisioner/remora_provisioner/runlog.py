@@ -1,7 +1,8 @@
 """The run log: every event and output of a run, appended before it is shown, so that it outlives whoever watches.
 
-A log is one file of frames (see remora.frames), each a Record. Law: append-only; a record is in the file before anybody is sent it; a
-half-written tail, left by a crash or a full disk, is cut off before the next append and passed over when reading.
+A log is one file of frames (see remora.frames), each a Record. Law: append-only; a record is in the file before anybody is
+sent it; a half-written tail, left by a crash or a full disk, is cut off before the next append and passed over when
+reading.
 """
 
 from __future__ import annotations
@@ -37,10 +38,15 @@ class RunLog:
             self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
             os.ftruncate(self._file, self.size)
         except OSError as error:
-            raise StateError(f"the run log {path} cannot be written ({error.strerror}); free space or set REMORA_STATE_DIR") from error
+            raise StateError(
+                f"the run log {path} cannot be written ({error.strerror}); free space or set REMORA_STATE_DIR"
+            ) from error
 
     def append(self, record: Record) -> list[Buffer]:
-        """Write a record and return its pieces. What a full disk refuses is held in memory and written as soon as there is room."""
+        """Write a record and return its pieces.
+
+        What a full disk refuses is held in memory and written as soon as there is room.
+        """
         pieces = frames.encode(record)
         self.seq = record.seq
         self._held.append(pieces)
@@ -135,7 +141,7 @@ class Follower:
         self._more.set()
 
     def wake(self) -> None:
-        """The run has ended: finish, with whatever was written to the log behind our back."""
+        """Finish, since the run has ended, with whatever was written to the log behind our back."""
         self._live = self._live and self._complete
         self._more.set()
 

@@ -53,15 +53,18 @@ class SupervisedRun:
         self._log.sync_soon()
         if self._log.trouble and not self._warned:
             self._warned = True
-            self.record("notice", {"text": f"run log: {self._log.trouble}; output goes on, but is kept only in memory until there is room"})
+            self.record(
+                "notice",
+                {"text": f"run log: {self._log.trouble}; output goes on, but is kept only in memory until there is room"},
+            )
 
     def advance(self, event: RunEvent, **facts: Any) -> None:
         """Change the state, write it down, and tell the watchers."""
-        if self.ended:
+        if self.state in ENDED:
             return
         self.state = advance(RUN_TABLE, self.state, event)
         self.facts |= facts | {"started" if self.state is RunState.RUNNING else "ended": time.time()}
-        if self.ended:
+        if self.state in ENDED:
             self.request = None
             if self.deadline is not None:
                 self.deadline.cancel()
@@ -83,7 +86,10 @@ class SupervisedRun:
             self.advance(RunEvent.CUT, reason=reason.value)
 
     async def follow(self, peer: Peer, after: int, beyond: bool = False) -> None:
-        """Send the peer every record after that number, until the run has ended (`beyond`: and late ones, too) or the peer is gone."""
+        """Send the peer every record after that number, until the run has ended (`beyond`.
+
+        And late ones, too) or the peer is gone.
+        """
         follower = Follower(peer, self._path, after, lambda: self.ended and not beyond)
         self._followers.add(follower)
         try:

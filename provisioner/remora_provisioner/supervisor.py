@@ -1,7 +1,8 @@
 """One per sandbox: owns it and its run logs, and survives everything above it.
 
-A process of its own, outside the jail. It opens the jail, queues runs, hands them to the guest one at a time, writes what the guest
-emits into the run log and then to whoever follows. Kernel, backend and agent may come and go; it ends with its sandbox.
+A process of its own, outside the jail. It opens the jail, queues runs, hands them to the guest one at a time, writes what
+the guest emits into the run log and then to whoever follows. Kernel, backend and agent may come and go; it ends with its
+sandbox.
 
 Law: it decides nothing about which sandboxes there should be, and knows nothing of Jupyter beyond passing messages on.
 """
@@ -15,7 +16,7 @@ import time
 from pathlib import Path
 
 from remora import streams
-from remora.errors import Refused, RunEnded
+from remora.errors import Refused, RemoraError, RunEnded
 from remora.states import SANDBOX_TABLE, EndReason, RunEvent, SandboxEvent, SandboxState, advance
 from remora.streams import Peer, Reply
 from remora.wire import (
@@ -96,7 +97,7 @@ class Supervisor:
             uplink.close()
             # what the guest said last is still in its socket; all of it is here when the peer is gone
             await asyncio.wait({self._guest.gone}, timeout=_REACTION)
-        except streams.RemoraError as error:
+        except RemoraError as error:
             trouble = str(error)
         self._end(code, trouble)
 

@@ -1,5 +1,7 @@
-"""How code inside a sandbox reaches Remora outside, without a network: it sends one end of a socket pair through an inherited
-descriptor, and the supervisor joins that end to the backend or to another sandbox's supervisor.
+"""How code inside a sandbox reaches Remora outside, without a network.
+
+It sends one end of a socket pair through an inherited descriptor, and the supervisor joins that end to the backend or to another
+sandbox's supervisor.
 
 Law: only the doors named in the order are opened; bytes pass through unread.
 """

@@ -1,4 +1,7 @@
-"""The sandbox proper, as its supervisor holds it: jail, limits and the two descriptors that lead inside, opened and closed together."""
+"""The sandbox proper, as its supervisor holds it.
+
+Jail, limits and the two descriptors that lead inside, opened and closed together.
+"""
 
 from __future__ import annotations
 
@@ -64,7 +67,10 @@ class Vessel:
         )
 
     async def wait(self, too_much: Callable[[], None]) -> int:
-        """Wait for the sandbox's end and return its exit code; `too_much` is called when it passes a limit that we watch ourselves."""
+        """Wait for the sandbox's end and return its exit code.
+
+        `too_much` is called when it passes a limit that we watch ourselves.
+        """
         assert self._sandbox is not None and self._keeper is not None
         watching = asyncio.get_running_loop().create_task(self._keeper.watch(self._sandbox.processes, too_much))
         try:

@@ -41,7 +41,10 @@ class Table:
         if not self.rows:
             return self.empty
         widths = [max(len(row[i]) for row in (self.head, *self.rows)) for i in range(len(self.head))]
-        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in (self.head, *self.rows)]
+        lines = [
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+            for row in (self.head, *self.rows)
+        ]
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
@@ -59,14 +62,16 @@ def carry_out(remote: Remote, command: Command) -> Any:
 
 
 def _show(remote: Remote, _: Command) -> Table:
-    rows = []
+    rows: list[Row] = []
     for session in remote.sessions.named.values():
         if session.connection is None:
             continue
-        held = ", ".join(sorted(session.ledger.held)[:12]) or "–"
+        held = ", ".join(sorted(session.ledger.held)[:12]) or "nothing"
         state = "running" if session.alive else "ended"
         facts = session.connection.facts
-        rows.append((session.name, str(facts.get("on", "here")), session.sandbox, state, str(facts.get("jail", "")), held, "own machine"))
+        rows.append(
+            (session.name, str(facts.get("on", "here")), session.sandbox, state, str(facts.get("jail", "")), held, "own machine")
+        )
     return Table(
         ("session", "machine", "sandbox", "state", "jail", "variables there", "cost"),
         rows,
@@ -115,7 +120,7 @@ def _pull(remote: Remote, command: Command) -> str:
 def _runs(remote: Remote, _: Command) -> Table:
     client = remote.client()
     own = {session.sandbox for session in remote.sessions.named.values() if session.connection is not None}
-    rows = []
+    rows: list[Row] = []
     for run in client.run(client.request(ListAll())).result["runs"]:
         if run.get("sandbox") in own:
             begun, ended = run.get("started"), run.get("ended")

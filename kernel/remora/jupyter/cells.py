@@ -1,7 +1,7 @@
 """One remote cell from its options to its result: the way of a cell, as the notebook sees it.
 
-Law: everything here runs on the thread that executes the cell and blocks it, where Ctrl-C and the stop button arrive as tokens in the
-same queue as the run's records; so nothing of ours is ever torn by a KeyboardInterrupt.
+Law: everything here runs on the thread that executes the cell and blocks it, where Ctrl-C and the stop button arrive as
+tokens in the same queue as the run's records; so nothing of ours is ever torn by a KeyboardInterrupt.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from ..client import Connection, Sink, new_run
@@ -82,7 +82,10 @@ class CellRun:
         self.relay.say(line)
 
     def take(self, item: Record | RemoraError) -> None:
-        """Take what comes of the run (on the client's loop): for who waits, or, once the cell is over, straight to the front end."""
+        """Take what comes of the run (on the client's loop).
+
+        For who waits, or, once the cell is over, straight to the front end.
+        """
         with self._lock:
             if not self._late:
                 self._items.put(item)
@@ -106,17 +109,17 @@ class CellRun:
         """Yield what comes, letting the status line have its moments in between."""
         while True:
             moments = [m for m in (self.progress.next_tick(time.monotonic()), self._hint_at) if m is not None]
-            try:
+            with suppress(queue.Empty):
                 yield self._items.get(timeout=max(0.0, min(moments) - time.monotonic()) if moments else None)
-            except queue.Empty:
-                pass
             self._hint_if_due(time.monotonic())
             self.progress.tick(time.monotonic())
 
     def _hint_if_due(self, now: float) -> None:
         if self._hint_at is not None and now >= self._hint_at:
             self._hint_at = None
-            self.progress.hint("the code does not react to the interrupt; stop again to end its sandbox, which loses its variables")
+            self.progress.hint(
+                "the code does not react to the interrupt; stop again to end its sandbox, which loses its variables"
+            )
 
     def _over(self, record: Record) -> bool:
         if record.type == "result":
@@ -127,8 +130,16 @@ class CellRun:
             self.progress.stage(_STAGES.get(record.content["state"], ""))
             return RunState(record.content["state"]) in ENDED
         else:
+            self._note_display(record)
             self.relay.show(record)
         return False
+
+    def _note_display(self, record: Record) -> None:
+        """Tell the status line what becomes of the output it stands in."""
+        if record.type == "output" and record.content["msg_type"] == "clear_output":
+            self.progress.cleared(bool(record.content["content"].get("wait")))
+        elif record.type == "output" and not record.content["msg_type"].startswith("comm_"):
+            self.progress.output()
 
     def _ask(self, content: Fields) -> None:
         reply = InputReply(self.run, error="nobody can be asked here")
@@ -184,7 +195,10 @@ class CellRun:
 
 
 def failure(result: Record, namespace: dict[str, Any]) -> BaseException | None:
-    """Return what a failed run raises here: the user's own exception with the traceback rendered there, or why the run was ended."""
+    """Return what a failed run raises here.
+
+    The user's own exception with the traceback rendered there, or why the run was ended.
+    """
     content = result.content
     if content.get("ended"):
         return from_dict(content["ended"])
@@ -196,10 +210,8 @@ def failure(result: Record, namespace: dict[str, Any]) -> BaseException | None:
         kind = type(about["ename"], (RemoteError,), {"__module__": "remora"})
         error = kind(about["evalue"], ename=about["ename"], evalue=about["evalue"])
     lines = list(about["traceback"])
-    try:
-        error._render_traceback_ = lambda: lines  # type: ignore[attr-defined]  # IPython's own hook for a ready-made traceback
-    except AttributeError:
-        pass  # a type that takes no attributes: its traceback is rendered here
+    with suppress(TypeError):  # a type that takes no attributes gets its traceback rendered here
+        vars(error)["_render_traceback_"] = lambda: lines  # the hook by which IPython takes a ready-made traceback
     return error
 
 

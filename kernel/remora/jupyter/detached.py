@@ -1,5 +1,7 @@
-"""Cells that were sent off with `--detach`, and runs attached to later: their output appears where they were started or attached,
-and what they make is bound only to names that nobody has touched since.
+"""Cells that were sent off with `--detach`, and runs attached to later.
+
+Their output appears where they were started or attached, and what they make is bound only to names that nobody has touched
+since.
 
 Law: results are bound between cells, never while one runs; what is not bound can be had from the handle.
 """

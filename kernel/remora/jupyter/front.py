@@ -1,7 +1,8 @@
 """Where a remote run's messages are shown: the front end's side of a relay, whatever kernel this is.
 
-Law: a Front publishes Jupyter messages as they come and asks for input; it knows no runs. The one for ipykernel is in kernel.py; the
-plain one here works with IPython's own interfaces, in a terminal and inside a sandbox, and wherever output is being captured.
+Law: a Front publishes Jupyter messages as they come and asks for input; it knows no runs. The one for ipykernel is in
+kernel.py; the plain one here works with IPython's own interfaces, in a terminal and inside a sandbox, and wherever output
+is being captured.
 """
 
 from __future__ import annotations
@@ -43,13 +44,16 @@ class Front(ABC):
         """Ask the user; raises what the kernel raises when nobody can be asked."""
 
     def relay_comm(self, comm: str, target: str, handler: CommHandler) -> None:
-        """Send what front ends say to this comm to `handler`."""
+        """Send what front ends say to this comm to `handler`. Where there are no comms, nothing is to be done."""
+        return
 
     def forget_comm(self, comm: str) -> None:
-        """The comm is closed."""
+        """Take note that the comm is closed."""
+        return
 
     def add_payload(self, payload: list[Fields]) -> None:
         """Add to the reply of the cell that is being executed, such as what a pager shows."""
+        return
 
 
 class PlainFront(Front):
@@ -63,7 +67,7 @@ class PlainFront(Front):
     def parent(self) -> Fields:
         """Return the message that is being executed where the shell knows one."""
         kernel = getattr(self._shell, "kernel", None)
-        return dict(kernel.get_parent() or {}) if hasattr(kernel, "get_parent") else {}
+        return dict(kernel.get_parent() or {}) if kernel is not None and hasattr(kernel, "get_parent") else {}
 
     def publish(self, msg_type: str, content: Fields, metadata: Fields, buffers: tuple[Buffer, ...], parent: Fields) -> None:
         """Show a message where IPython shows its own."""
@@ -87,5 +91,6 @@ class PlainFront(Front):
     def add_payload(self, payload: list[Fields]) -> None:
         """Hand pages to the shell's own payload manager."""
         manager = getattr(self._shell, "payload_manager", None)
-        for item in payload if manager is not None else ():
-            manager.write_payload(item)
+        if manager is not None:
+            for item in payload:
+                manager.write_payload(item)

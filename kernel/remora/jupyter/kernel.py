@@ -1,7 +1,8 @@
 """The kernel `remora`, and the front of any ipykernel. The only file that knows ipykernel.
 
-The kernel is ipykernel's with the extension loaded from the start, completion and inspection that know remote names, and an interrupt
-that reaches a waiting cell at once. Everything else works the same in a plain ipykernel 6 or 7 after `%load_ext remora`.
+The kernel is ipykernel's with the extension loaded from the start, completion and inspection that know remote names, and an
+interrupt that reaches a waiting cell at once. Everything else works the same in a plain ipykernel 6 or 7 after `%load_ext
+remora`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from ipykernel.ipkernel import IPythonKernel
 
 from ..wire import Buffer, Fields
 from .front import CommHandler, Front, PlainFront
+from .remote import Remote
 
 
 class IpykernelFront(Front):
@@ -92,7 +94,7 @@ def _plain(header: Fields) -> Fields:
     return {key: value if isinstance(value, (str, int, float, type(None))) else str(value) for key, value in header.items()}
 
 
-class RemoraKernel(IPythonKernel):  # type: ignore[misc]  # ipykernel is not typed
+class RemoraKernel(IPythonKernel):
     """ipykernel's kernel with Remora in it."""
 
     implementation = "remora"
@@ -101,25 +103,27 @@ class RemoraKernel(IPythonKernel):  # type: ignore[misc]  # ipykernel is not typ
     def __init__(self, **kwargs: Any) -> None:
         """Load the extension before the first cell."""
         super().__init__(**kwargs)
-        self.shell.extension_manager.load_extension("remora")
+        shell: Any = self.shell
+        shell.extension_manager.load_extension("remora")
+        self._remote: Remote = shell.remora
 
     async def do_complete(self, code: str, cursor_pos: int | None) -> Fields:
         """Complete in the sandbox what stands in a remote cell."""
-        there = self.shell.remora.complete(code, len(code) if cursor_pos is None else cursor_pos)
+        there = self._remote.complete(code, len(code) if cursor_pos is None else cursor_pos)
         return there if there is not None else await _settled(super().do_complete(code, cursor_pos))
 
     async def do_inspect(self, code: str, cursor_pos: int, detail_level: int = 0, omit_sections: Any = ()) -> Fields:
         """Inspect in the sandbox what stands in a remote cell and is not found here."""
-        there = self.shell.remora.inspect(code, cursor_pos, detail_level)
+        there = self._remote.inspect(code, cursor_pos, detail_level)
         return there if there is not None else await _settled(super().do_inspect(code, cursor_pos, detail_level, omit_sections))
 
     async def do_is_complete(self, code: str) -> Fields:
         """Judge the code below the header of a remote cell."""
-        return await _settled(super().do_is_complete(self.shell.remora.body(code)))
+        return await _settled(super().do_is_complete(self._remote.body(code)))
 
     async def do_shutdown(self, restart: bool) -> Fields:
         """End this kernel's sandboxes when it ends for good; a restarted kernel's are kept for whoever attaches."""
-        self.shell.remora.leave(restart)
+        self._remote.leave(restart)
         return await _settled(super().do_shutdown(restart))
 
 

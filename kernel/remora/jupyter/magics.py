@@ -6,33 +6,9 @@ import atexit
 import sys
 from typing import Any
 
-from IPython.core.magic import Magics, cell_magic, line_magic, magics_class, no_var_expand
-
 from . import commands
 from .front import Front, PlainFront
 from .remote import Remote
-
-
-@magics_class
-class RemoteMagics(Magics):  # type: ignore[misc]  # IPython's decorators and base are not typed
-    """`%%remote` above a cell, and `%remote` with its commands."""
-
-    def __init__(self, shell: Any, remote: Remote) -> None:
-        """Serve this shell."""
-        super().__init__(shell)
-        self._remote = remote
-
-    @no_var_expand
-    @cell_magic("remote")
-    def cell(self, line: str, cell: str) -> Any:
-        """Run the cell in a sandbox. `%remote?` lists the options."""
-        return self._remote.run_cell(line, cell)
-
-    @no_var_expand
-    @line_magic("remote")
-    def line(self, line: str) -> Any:
-        """Show sessions, machines and what is held where, or carry out a command."""
-        return self._remote.command(line)
 
 
 def _front_of(shell: Any) -> Front:
@@ -48,14 +24,26 @@ def load_ipython_extension(shell: Any) -> None:
     """Add `%%remote` and `%remote` to a shell; again is harmless."""
     if getattr(shell, "remora", None) is not None:
         return
-    remote = Remote(shell, _front_of(shell))
-    shell.remora = remote
-    shell.register_magics(RemoteMagics(shell, remote))
-    for magic in (RemoteMagics.cell, RemoteMagics.line):
-        magic.__doc__ = f"{magic.__doc__}\n\n{commands.command_help()}"
+    shell.remora = remote = Remote(shell, _front_of(shell))
+    _register(shell, remote)
     shell.input_transformers_cleanup.insert(0, remote.transformer)
     shell.events.register("pre_run_cell", remote.bind_settled)
     atexit.register(remote.leave, restart=True)
+
+
+def _register(shell: Any, remote: Remote) -> None:
+    """Register both magics, with variables left for us to expand, and the list of options as their help."""
+
+    def run_cell(line: str, cell: str) -> Any:
+        return remote.run_cell(line, cell)
+
+    def command(line: str) -> Any:
+        return remote.command(line)
+
+    for kind, function in (("cell", run_cell), ("line", command)):
+        function.__doc__ = commands.command_help()
+        function.__dict__["_ipython_magic_no_var_expand"] = True  # what the decorator no_var_expand of IPython sets
+        shell.register_magic_function(function, kind, "remote")
 
 
 def unload_ipython_extension(shell: Any) -> None:

@@ -1,7 +1,7 @@
 """`%%remote` and `%remote` for one shell: what a cell or a command comes to.
 
-Law: this object owns the notebook's sessions and its defaults; the way of one cell is in cells.py, of detached ones in detached.py,
-what `%remote …` does in actions.py.
+Law: this object owns the notebook's sessions and its defaults; the way of one cell is in cells.py, of detached ones in
+detached.py, what `%remote …` does in actions.py.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import uuid
 from typing import Any
 
 from .. import client as clients
-from ..errors import RunEnded
+from ..errors import OptionError, RunEnded
 from ..states import EndReason
 from ..sync.names import analyse
 from ..wire import Fields, RunId
@@ -118,7 +118,7 @@ class Remote:
         return Progress(StatusLine(session=session.name), publish, time.monotonic, f"remora-{uuid.uuid4().hex[:12]}")
 
     def _evaluate(self, expression: str) -> object:
-        return eval(expression, self.shell.user_global_ns, self.shell.user_ns)  # noqa: S307 - the user's own expression, in the user's own kernel
+        return eval(expression, self.shell.user_global_ns, self.shell.user_ns)
 
     # -- what remote names the front end may ask for
 
@@ -153,7 +153,7 @@ class Remote:
             return None
         try:
             name = options.parse(found.line, self._evaluate).over(self.defaults).session
-        except options.OptionError:
+        except OptionError:
             return None  # a half-typed line: nothing to ask yet
         return self.sessions.named.get(name)
 
@@ -166,7 +166,7 @@ class Remote:
         return actions.carry_out(self, commands.parse_command(line, self._evaluate))
 
     def leave(self, restart: bool = False) -> None:
-        """The kernel ends: for good, or to be restarted."""
+        """Take leave: the kernel ends, for good or to be restarted."""
         if not restart:
             self.sessions.leave()
 

@@ -1,6 +1,7 @@
 """The notebook's sessions: for each its sandbox, the ledger of what it holds, and the options it was used with last.
 
-Law: a session's sandbox is identified by session, machine, image and devices alone; every other option may change from cell to cell.
+Law: a session's sandbox is identified by session, machine, image and devices alone; every other option may change from cell
+to cell.
 """
 
 from __future__ import annotations
@@ -79,7 +80,9 @@ class Sessions:
             idle=options.idle,
         )
 
-    def ensure(self, session: Session, options: CellOptions, tell: Callable[[str], None], stage: Callable[[str], None]) -> Connection:
+    def ensure(
+        self, session: Session, options: CellOptions, tell: Callable[[str], None], stage: Callable[[str], None]
+    ) -> Connection:
         """Return the connection to the session's sandbox, opened if need be; lines for the user go to `tell`."""
         spec = self.spec(options)
         if session.alive and session.connection is not None and session.identity == spec.identity and not options.fresh:
@@ -153,7 +156,7 @@ class Sessions:
             session.ledger.forget()
 
     def leave(self) -> None:
-        """This kernel ends for good: let its sandboxes end, too."""
+        """Let this kernel's sandboxes end: it ends for good."""
         if any(session.connection is not None for session in self.named.values()):
             client = self._client()
             client.run(client.request(LeaveKernel(self.kernel)))

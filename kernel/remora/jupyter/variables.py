@@ -73,7 +73,7 @@ class Delivery:
 def unload(result: Record, session: Session, cargo: Cargo, namespace: Namespace, fetch: Fetch) -> Delivery:
     """Decode what the cell made and changed; `fetch(names)` brings what was too large to come along."""
     content = result.content
-    arrived = not (content.get("error") or {}).get("ename") == "SendError"
+    arrived = (content.get("error") or {}).get("ename") != "SendError"
     if cargo.outgoing is not None and arrived and "parts" in content:
         session.ledger.sent(cargo.outgoing)
     came = unpack(part(result, "values") if content.get("values") else (), content, session, namespace)
