@@ -6,8 +6,10 @@ ends; the first error that is not expected ends the run.
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any
 
+from ..errors import RemoraError
 from ..wire import Emit, Fields, StartRun
 from . import origin
 from .cells import Cell, execute
@@ -19,16 +21,38 @@ if TYPE_CHECKING:
 
 async def run_notebook(guest: Guest, message: StartRun, outcome: Outcome) -> None:
     """Run all code cells of a notebook."""
-    shell = guest.shell
     guest.load_remora()
+    try:
+        await _run_all(guest, message, outcome)
+    finally:
+        with contextlib.suppress(RemoraError):  # the backend, if it is away, ends them with this sandbox
+            guest.shell.remora.leave()  # the sandboxes of its remote cells were for this run alone
+
+
+async def _run_all(guest: Guest, message: StartRun, outcome: Outcome) -> None:
     for index, cell in enumerate(message.body["notebook"].get("cells", [])):
         if _skipped(cell):
             continue
         ended = await _run(guest, message, index, cell)
-        outcome.execution_count = shell.execution_count - 1
-        if ended.error is not None and not (message.body.get("allow_errors") or "raises-exception" in _tags(cell)):
+        outcome.execution_count = guest.shell.execution_count - 1
+        if _is_exit(ended.exception):
+            return
+        if ended.error is not None and not _is_expected(message, cell, ended):
             outcome.error, outcome.exception = ended.error, ended.exception
             return
+
+
+def _is_exit(error: BaseException | None) -> bool:
+    """Return whether the cell asked to leave the notebook early and in order, by sys.exit()."""
+    return isinstance(error, SystemExit) and error.code in (None, 0)
+
+
+def _is_expected(message: StartRun, cell: Fields, ended: Outcome) -> bool:
+    """Return whether the notebook goes on after this; an interrupt is meant for all of it."""
+    if ended.error is None or _is_exit(ended.exception):
+        return True
+    allowed = bool(message.body.get("allow_errors")) or "raises-exception" in _tags(cell)
+    return allowed and not isinstance(ended.exception, KeyboardInterrupt)
 
 
 async def _run(guest: Guest, message: StartRun, index: int, cell: Fields) -> Outcome:
@@ -39,8 +63,12 @@ async def _run(guest: Guest, message: StartRun, index: int, cell: Fields) -> Out
     ended = Outcome()
     await execute(guest, message.run, Cell(_source(cell), cell_id=cell.get("id")), ended)
     guest.console.drain()
-    facts = {"index": index, "status": "ended", "execution_count": count, "ok": ended.error is None}
-    tell(guest, message, facts if ended.error is None else {**facts, "error": ended.error})
+    facts: Fields = {"index": index, "status": "ended", "execution_count": count, "ok": ended.error is None}
+    if figures := guest.shell.remora.take_figures():
+        facts["figures"] = figures
+    if ended.error is not None:
+        facts |= {"error": ended.error, "expected": _is_expected(message, cell, ended)}
+    tell(guest, message, facts)
     return ended
 
 

@@ -18,7 +18,6 @@ from IPython.core.autocall import ZMQExitAutocall
 from IPython.core.error import UsageError
 from IPython.core.history import HistoryManager
 from IPython.core.interactiveshell import InteractiveShell, InteractiveShellABC
-from IPython.core.magic import Magics, line_magic, magics_class
 from IPython.utils._process_posix import system
 from traitlets import Any as AnyTrait
 from traitlets import CBool, Instance, Type, default
@@ -26,7 +25,9 @@ from traitlets.config import Config
 
 from ..wire import Fields
 from . import origin
+from .compiler import CellCompiler
 from .display import ZMQDisplayPublisher, ZMQShellDisplayHook
+from .kernelmagics import KernelMagics
 from .outbox import Outbox
 
 _NO_PAGER = {
@@ -39,36 +40,6 @@ _NO_PAGER = {
 }
 
 
-@magics_class
-class KernelMagics(Magics):
-    """The magics that a kernel has and a terminal has not."""
-
-    shell: Any
-
-    @line_magic
-    def clear(self, _line: str) -> None:
-        """Clear the terminal."""
-        self.shell.system("clear")
-
-    @line_magic
-    def less(self, line: str) -> None:
-        """Show a file in the pager."""
-        if not line:
-            raise UsageError("Missing filename.")
-        with open(os.path.expanduser(line), encoding="utf-8", errors="replace") as file:
-            page.page(file.read())
-
-    @line_magic
-    def more(self, line: str) -> None:
-        """Show a file in the pager."""
-        self.shell.run_line_magic("less", line)
-
-    @line_magic
-    def man(self, line: str) -> None:
-        """Show a manual page in the pager."""
-        page.page(self.shell.getoutput(f"man {line} | col -b", split=False))
-
-
 class ZMQInteractiveShell(InteractiveShell):
     """The one shell of a guest; libraries take a shell of this name for a notebook's."""
 
@@ -77,6 +48,7 @@ class ZMQInteractiveShell(InteractiveShell):
     displayhook: Any
     configurables: list[Any]
     extension_manager: Any
+    compiler_class = Type(CellCompiler)
     displayhook_class = Type(ZMQShellDisplayHook)
     display_pub_class = Type(ZMQDisplayPublisher)
     kernel = AnyTrait()
@@ -124,6 +96,8 @@ class ZMQInteractiveShell(InteractiveShell):
         """Add the magics of a kernel."""
         super().init_magics()
         self.register_magics(KernelMagics)
+        self.magics_manager.register_alias("ed", "edit")
+        self.magics_manager.register_lazy("store", "IPython.extensions.storemagic")
 
     def init_display_pub(self) -> None:
         """Let displays go the ordered way out."""

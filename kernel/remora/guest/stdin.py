@@ -44,7 +44,8 @@ class Stdin:
     def _ask(self, prompt: str, password: bool) -> str:
         asking = origin.current()
         if asking is None or not asking.allow_stdin:
-            raise not_possible("input() was called, but this frontend does not support input requests.")
+            what = "getpass" if password else "raw_input"
+            raise not_possible(f"{what} was called, but this frontend does not support input requests.")
         self._forget_stale()
         self._console.drain()
         self._outbox.put(Emit(asking.run, "input_request", {"prompt": prompt, "password": password}))

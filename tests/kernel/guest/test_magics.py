@@ -45,6 +45,13 @@ def test_other_magics(guest, code):
     assert guest.run(code).result["ok"]
 
 
+def test_editing_and_saving_are_the_front_ends(guest):
+    """%edit and %autosave reach the front end, %store keeps a value."""
+    assert guest.run("open('some.py', 'w').close()\n%edit some.py").result["payload"][0]["source"] == "edit_magic"
+    assert "application/javascript" in guest.run("%autosave 3").outputs("display_data")[0]["content"]["data"]
+    assert "Stored 'kept' (int)" in guest.run("kept = 1\n%store kept").text()
+
+
 def test_unknown_magic_is_an_error(guest):
     """A magic that does not exist fails the cell, as in a local kernel."""
     assert guest.run("%nosuchmagic").result["error"]["ename"] == "UsageError"
