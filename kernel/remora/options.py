@@ -1,7 +1,7 @@
 """The options of cells, functions and commands: the table, how each value is read, and the one value that several of them become.
 
 Law: pure; whatever is wrong is an OptionError that says what to write instead. A value is text or any object. How values are read
-is in readings.py, how the line of a magic falls into options in jupyter/options.py. An option is added by one line in OPTIONS and a
+is in readings.py, how a line falls into options in jupyter/options.py. An option is added by one line in OPTIONS and a
 field of CellOptions.
 """
 

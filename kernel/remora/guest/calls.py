@@ -5,9 +5,11 @@ Law: this is the plain executor, which needs nothing but Python and `sync`; it w
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 from typing import TYPE_CHECKING, Any
 
+from ..errors import Refused
 from ..sync.codec import encode
 from ..wire import StartRun
 from . import values
@@ -19,8 +21,10 @@ if TYPE_CHECKING:
 
 async def run_call(guest: Guest, message: StartRun, outcome: Outcome) -> None:
     """Call a function that was sent with its arguments."""
+    if message.body.get("displays"):
+        _prepare_displays(guest)
     values.arrive(guest, message)
-    function, args, kwargs = guest.namespace.pop("call")
+    function, args, kwargs = guest.namespace.pop(message.body.get("entry", "call"))
     try:
         result = await _call(guest, message, function, args, kwargs)
     except BaseException as error:  # SystemExit and KeyboardInterrupt too are how a call may end
@@ -34,6 +38,12 @@ async def run_call(guest: Guest, message: StartRun, outcome: Outcome) -> None:
         outcome.remote = describe(encoded, {"result": result})
     else:
         outcome.values = encoded
+
+
+def _prepare_displays(guest: Guest) -> None:
+    """Make the shell, so that what the function displays goes to the caller's notebook as more than text."""
+    with contextlib.suppress(Refused):  # without IPython it goes as text
+        _ = guest.shell
 
 
 async def _call(guest: Guest, message: StartRun, function: Any, args: Any, kwargs: Any) -> Any:

@@ -1,6 +1,6 @@
 """The line of options of `%%remote`: how it becomes options, and `%remote?`.
 
-Law: pure; the options themselves, and how values are read, are in remora/options.py, which functions and commands share. How a line
+Law: pure; the options themselves, and how values are read, are in remora/options.py, shared with functions and commands. How a line
 falls into words is in words.py.
 """
 

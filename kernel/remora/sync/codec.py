@@ -79,17 +79,24 @@ def _live(module: str, name: str) -> Any:
     return receiving.live_namespace().get(name) if module == "__main__" else None
 
 
-def encode(values: Mapping[str, object], *, namespace: dict[str, Any], peer: Mapping[str, Any] | None = None) -> Encoded:
+def encode(
+    values: Mapping[str, object],
+    *,
+    namespace: dict[str, Any],
+    peer: Mapping[str, Any] | None = None,
+    loose: frozenset[str] = frozenset(),
+) -> Encoded:
     """Turn variables into bytes; those that cannot travel are in `failures`, the others are not harmed by them.
 
-    `peer` is what `sides()` said on the other side; where its dill differs, dill's own constructors are not used.
+    `peer` is what `sides()` said on the other side; where its dill differs, dill's own constructors are not used. `loose` names
+    the modules that the other side cannot import: what is defined in them goes by value, with what it uses of its module.
     """
     borrows = sides.same_dill(peer)
     left = dict(values)
     failures: dict[str, SendError] = {}
     with no_garbage_collection():
         while True:
-            done, failed = _attempt_deeply(left, namespace, borrows)
+            done, failed = _attempt_deeply(left, namespace, borrows, loose)
             if not failed:
                 break
             for name, error in failed.items():
@@ -97,18 +104,22 @@ def encode(values: Mapping[str, object], *, namespace: dict[str, Any], peer: Map
     return Encoded(done.names, done.stream, done.buffers, done.deps, failures)
 
 
-def _attempt_deeply(values: dict[str, Any], namespace: dict[str, Any], borrows: bool) -> tuple[Encoded, dict[str, Exception]]:
-    done, failed = _attempt(values, namespace, borrows)
+def _attempt_deeply(
+    values: dict[str, Any], namespace: dict[str, Any], borrows: bool, loose: frozenset[str]
+) -> tuple[Encoded, dict[str, Exception]]:
+    done, failed = _attempt(values, namespace, borrows, loose)
     if any(isinstance(error, RecursionError) for error in failed.values()):
-        done, failed = with_large_stack(lambda: _attempt(values, namespace, borrows))
+        done, failed = with_large_stack(lambda: _attempt(values, namespace, borrows, loose))
     return done, failed
 
 
-def _attempt(values: dict[str, Any], namespace: dict[str, Any], borrows: bool) -> tuple[Encoded, dict[str, Exception]]:
+def _attempt(
+    values: dict[str, Any], namespace: dict[str, Any], borrows: bool, loose: frozenset[str]
+) -> tuple[Encoded, dict[str, Exception]]:
     """Pack all variables once; after a failure the rest is only tried, since the memo holds what was not written."""
     file, buffers = io.BytesIO(), list[pickle.PickleBuffer]()
     packer = Packer(file, namespace, lambda buffer: _keep(buffer, buffers))
-    packer.borrows = borrows
+    packer.borrows, packer.loose = borrows, loose
     packer.roots |= {id(value) for value in values.values()}
     failed: dict[str, Exception] = {}
     ends: list[tuple[int, int]] = []

@@ -29,6 +29,7 @@ class Packer(pickle.Pickler):
         super().__init__(file, 5, buffer_callback=buffers)
         self.namespace = namespace
         self.homes = {"__main__", str(namespace.get("__name__", "__main__"))}
+        self.loose: frozenset[str] = frozenset()
         self.deps: set[str] = set()
         self.roots: set[int] = set()
         self.met: list[type] = []

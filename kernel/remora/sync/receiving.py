@@ -6,10 +6,12 @@ receiving just now. Objects that may refer to themselves are made empty first an
 
 from __future__ import annotations
 
+import builtins
 import functools
 import importlib
 import linecache
 import marshal
+import sys
 import threading
 import types
 import weakref
@@ -48,10 +50,37 @@ def make_code(data: bytes, filename: str, source: str | None) -> types.CodeType:
     return code
 
 
+_loose: dict[str, dict[str, Any]] = {}
+"""Globals of modules that cannot be imported here: as much of them as has arrived with functions."""
+
+
+def loose_names() -> frozenset[str]:
+    """Return the names of modules that are here only in part."""
+    return frozenset(_loose)
+
+
+def is_loose(scope: dict[str, Any]) -> bool:
+    """Tell whether these are the globals of a module that is here only in part."""
+    return _loose.get(str(scope.get("__name__"))) is scope
+
+
+def _loose_scope(name: str) -> dict[str, Any]:
+    """Return the globals of a module that only one side can import: its own where it is, else what has arrived of them."""
+    module = sys.modules.get(name)
+    if module is not None:
+        return vars(module)
+    return _loose.setdefault(name, {"__name__": name, "__builtins__": builtins})
+
+
 def make_function(code: types.CodeType, name: str, closure: tuple[types.CellType, ...] | None, scope: Any) -> types.FunctionType:
-    """Make a function without its state; `scope` is None for the live namespace, a module's name, or a dictionary."""
+    """Make a function without its state.
+
+    `scope` is None for the live namespace, a module's name, the name of a loose module in a tuple, or a dictionary.
+    """
     if scope is None:
         scope = live_namespace()
+    elif isinstance(scope, tuple):
+        scope = _loose_scope(*scope)
     elif isinstance(scope, str):
         scope = vars(importlib.import_module(scope))
     return types.FunctionType(code, scope, name, None, closure)
@@ -60,6 +89,9 @@ def make_function(code: types.CodeType, name: str, closure: tuple[types.CellType
 def set_function(function: types.FunctionType, state: dict[str, Any]) -> None:
     """Give a function its defaults, annotations and attributes."""
     function.__dict__.update(state.pop("__dict__", {}))
+    needs = state.pop("__globals__", None)
+    if needs and is_loose(function.__globals__):
+        function.__globals__.update(needs)
     for name, value in state.items():
         setattr(function, name, value)
 

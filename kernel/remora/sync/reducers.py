@@ -33,7 +33,9 @@ _marshalled: dict[int, tuple[weakref.ref[Any], bytes]] = {}
 def by_name(packer: Any, thing: Any, module: str | None, qualname: str) -> bool:
     """Tell whether the receiver finds the same thing under its name in a module that it can import."""
     owner: Any = sys.modules.get(module or "")
-    if owner is None or module in packer.homes or vars(owner) is packer.namespace or getattr(owner, "__spec__", None) is None:
+    if owner is None or module in packer.homes or module in packer.loose:
+        return False
+    if vars(owner) is packer.namespace or getattr(owner, "__spec__", None) is None:
         return False
     for part in qualname.split("."):
         owner = getattr(owner, part, None)
@@ -44,13 +46,21 @@ def reduce_function(packer: Any, function: types.FunctionType) -> Any:
     """Send a module's function by name, any other by its code."""
     if by_name(packer, function, function.__module__, function.__qualname__):
         return NotImplemented
-    scope = _scope(packer, function.__globals__)
+    scope, state = _scope(packer, function.__globals__), _function_state(function)
     if scope is None:
         packer.deps |= code_reads(function.__code__)
+    elif function.__globals__.get("__name__") in packer.loose:
+        state["__globals__"] = _needs(function)
     return (
         receiving.make_function, (function.__code__, function.__name__, function.__closure__, scope),
-        _function_state(function), None, None, receiving.set_function,
+        state, None, None, receiving.set_function,
     )  # fmt: skip
+
+
+def _needs(function: types.FunctionType) -> dict[str, Any]:
+    """Return what a function of a loose module uses of it."""
+    scope = function.__globals__
+    return {name: scope[name] for name in sorted(code_reads(function.__code__)) if name in scope}
 
 
 def _function_state(function: types.FunctionType) -> dict[str, Any]:
@@ -68,10 +78,12 @@ def _function_state(function: types.FunctionType) -> dict[str, Any]:
 
 
 def _scope(packer: Any, scope: dict[str, Any]) -> Any:
-    """Return how a function's globals travel: None for the notebook's, a module's name, or a copy of a loose dictionary."""
+    """Return how a function's globals travel: None for the notebook's, a module's name, a loose one's in a tuple, or a copy."""
     name = scope.get("__name__")
     if scope is packer.namespace or (name == "__main__" and scope is vars(sys.modules["__main__"])):
         return None
+    if name in packer.loose or receiving.is_loose(scope):
+        return (name,)
     module = sys.modules.get(name) if isinstance(name, str) else None
     if module is not None and vars(module) is scope and module.__spec__ is not None:
         return name
@@ -141,7 +153,8 @@ def reduce_module(packer: Any, module: types.ModuleType) -> Any:
     """Send a module by name; one that cannot be imported anywhere by its contents."""
     if module.__name__ in packer.homes:
         return receiving.make_module, ("__main__",)
-    if sys.modules.get(module.__name__) is module and module.__spec__ is not None:
+    known = sys.modules.get(module.__name__) is module and module.__name__ not in packer.loose
+    if known and module.__spec__ is not None:
         return receiving.make_module, (module.__name__,)
     items = {name: value for name, value in vars(module).items() if name not in ("__builtins__", "__loader__", "__spec__")}
     return receiving.make_loose_module, (module.__name__,), items, None, None, receiving.set_module

@@ -1,0 +1,95 @@
+"""What came of a run, as its caller sees it: output shown where the caller is, a value, or the exception that was raised there.
+
+Law: nothing here waits; IPython is used where it runs already and never imported.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from .errors import RemoraError, RemoteError, SendError, from_dict
+from .sync.codec import decode
+from .sync.raised import decode_exception
+from .wire import Buffer, Fields, Record
+
+_NOTE = "In the sandbox:"
+
+
+def show(record: Record) -> None:
+    """Show a record's output on this process's streams, or below the cell that executes."""
+    if record.type == "notice":
+        sys.stderr.write(f"Remora: {record.content['text']}\n")
+    elif record.type == "output":
+        message = record.content
+        if message["msg_type"] == "stream":
+            stream = sys.stderr if message["content"]["name"] == "stderr" else sys.stdout
+            stream.write(message["content"]["text"])
+            stream.flush()
+        else:
+            _display(message, record.buffers)
+
+
+def shell() -> Any:
+    """Return IPython's shell where this process has one, else None."""
+    ipython = sys.modules.get("IPython")
+    return ipython.get_ipython() if ipython is not None and hasattr(ipython, "get_ipython") else None
+
+
+def _display(message: Fields, buffers: tuple[Buffer, ...]) -> None:
+    where, content, metadata = shell(), message["content"], message.get("metadata") or {}
+    front = getattr(getattr(where, "remora", None), "front", None)
+    if front is not None:
+        front.publish(message["msg_type"], content, metadata, buffers, front.parent())
+    elif where is not None and "data" in content:
+        update = message["msg_type"] == "update_display_data"
+        where.display_pub.publish(content["data"], content.get("metadata"), transient=content.get("transient", {}), update=update)
+    elif "text/plain" in content.get("data", {}):
+        print(content["data"]["text/plain"])
+
+
+def values(result: Record, namespace: Fields) -> Fields:
+    """Return the variables that a result brings; SendError if one cannot be rebuilt here."""
+    if not result.content.get("values"):
+        return {}
+    stream, *buffers = _part(result, "values")
+    return decode(bytes(stream), buffers, namespace=namespace)
+
+
+def failure(result: Record, namespace: Fields) -> BaseException | None:
+    """Return what a failed run raises here: the user's own exception with the traceback from there, or why the run was ended."""
+    content = result.content
+    if content.get("ended"):
+        return from_dict(content["ended"])
+    about = content.get("error")
+    if not about:
+        return None
+    error = _exception(result, namespace)
+    if error is None:
+        kind = type(about["ename"], (RemoteError,), {"__module__": "remora"})
+        error = kind(about["evalue"], ename=about["ename"], evalue=about["evalue"])
+        error._render_traceback_ = lambda: list(about["traceback"])  # IPython's own hook
+    if not isinstance(error, RemoraError) or isinstance(error, RemoteError):
+        _annotate(error, about["traceback"])
+    return error
+
+
+def _annotate(error: BaseException, lines: list[str]) -> None:
+    """Add the traceback from there as a note, in place of one from a sandbox further away."""
+    notes = [note for note in getattr(error, "__notes__", ()) if not str(note).startswith(_NOTE)]
+    error.__notes__ = [*notes, "\n".join([_NOTE, *(f"  {line}" for line in lines)])]
+
+
+def _exception(result: Record, namespace: Fields) -> BaseException | None:
+    if not result.content.get("exception"):
+        return None
+    stream, *buffers = _part(result, "exception")
+    try:
+        return decode_exception(bytes(stream), buffers, namespace=namespace)
+    except SendError:
+        return None
+
+
+def _part(result: Record, name: str) -> tuple[Buffer, ...]:
+    first, count = result.content["parts"][name]
+    return result.buffers[first : first + count]
