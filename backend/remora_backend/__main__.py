@@ -1,4 +1,4 @@
-"""The backend's process: `python -m remora_backend DIRECTORY STATE [FD]`, started by whoever needs it first.
+"""The backend's process: `python -m remora_backend DIRECTORY [FD]`, started by whoever needs it first.
 
 One line is written to FD when it serves, or when it cannot: "ready", or "error " and what is wrong. A second one beside it
 sees the lock and leaves.
@@ -21,7 +21,7 @@ from .service import Service
 
 def main() -> int:
     """Take the lock, serve, and return the exit code."""
-    directory, state = Path(sys.argv[1]), Path(sys.argv[2])
+    directory = Path(sys.argv[1])
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.INFO)
     with (directory / "lock").open("w") as lock:
         try:
@@ -30,15 +30,15 @@ def main() -> int:
             _say("ready")  # the other one serves
             return 0
         try:
-            asyncio.run(_serve(directory, state))
+            asyncio.run(_serve(directory))
         except (RemoraError, OSError) as error:
             _say(f"error {error}")
             return 1
     return 0
 
 
-async def _serve(directory: Path, state: Path) -> None:
-    service = Service(directory, state)
+async def _serve(directory: Path) -> None:
+    service = Service(directory)
     ready = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -50,8 +50,8 @@ async def _serve(directory: Path, state: Path) -> None:
 
 
 def _say(line: str) -> None:
-    if len(sys.argv) > 3:
-        descriptor = int(sys.argv.pop(3))
+    if len(sys.argv) > 2:
+        descriptor = int(sys.argv.pop(2))
         try:
             os.write(descriptor, line.encode() + b"\n")
         except BrokenPipeError:

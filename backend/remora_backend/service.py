@@ -39,14 +39,14 @@ from .store import Store
 class Service:
     """One running backend."""
 
-    def __init__(self, directory: Path, state: Path) -> None:
-        """Keep socket and database in `directory`, sandboxes and run logs below `state`."""
+    def __init__(self, directory: Path) -> None:
+        """Keep socket, database, sandboxes and run logs in `directory`."""
         self.socket = directory / "socket"
-        self._state = state
+        self._runs = directory / "runs"
         self._store = Store(directory / "remora.db")
         self._fleet = Fleet(self._store)
-        self._desk = CallDesk(self._fleet, state / "runs", new_sandbox)
-        self._fleet.connect(Agent(state, (str(self.socket),), self._fleet), self._desk)
+        self._desk = CallDesk(self._fleet, self._runs, new_sandbox)
+        self._fleet.connect(Agent(directory, (str(self.socket),), self._fleet), self._desk)
         self._fleet.changed = self._note_activity
         self._peers: set[Peer] = set()
         self._idle: asyncio.TimerHandle | None = None
@@ -100,7 +100,7 @@ class Service:
 
     def _drop_old_runs(self) -> None:
         for run in self._store.forget_before(time.time() - RUN_RETENTION.seconds):
-            shutil.rmtree(self._state / "runs" / run, ignore_errors=True)
+            shutil.rmtree(self._runs / run, ignore_errors=True)
 
     # -- the surface
 

@@ -23,7 +23,7 @@ _PATIENCE = 60.0
 
 
 def backend_directory() -> Path:
-    """Return where the backend of this protocol keeps its socket, lock, log and database."""
+    """Return where the backend of this protocol keeps all that it has: socket, lock, log, database, sandboxes and run logs."""
     return settings.state_directory() / f"backend-{PROTOCOL}"
 
 
@@ -79,7 +79,7 @@ def _start(directory: Path) -> None:
             "this installation of Remora has no backend; on Linux, `pip install --force-reinstall remora` brings it"
         )
     reading, writing = os.pipe()
-    command = [sys.executable, "-P", "-m", "remora_backend", str(directory), str(settings.state_directory()), str(writing)]
+    command = [sys.executable, "-P", "-m", "remora_backend", str(directory), str(writing)]
     try:
         with (directory / "backend.log").open("ab") as log:
             subprocess.Popen(

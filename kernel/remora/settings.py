@@ -38,11 +38,12 @@ class Setting:
 STATE_DIRECTORY = Setting(
     "REMORA_STATE_DIR",
     "",
-    "Folder for the backend's socket and database, sandboxes and run logs; by default remora in ~/.local/state.",
+    "Folder for all that is kept: the backend's socket and database, sandboxes, run logs; by default remora in ~/.local/state.",
 )
 JAIL = Setting(
     "REMORA_JAIL", "", "The least isolation a sandbox must have: bubblewrap, landlock or process; by default the best there is."
 )
+LIMITS = Setting("REMORA_LIMITS", "", "How limits are kept: groups-v2, groups-v1 or watching; by default the first of them that works.")
 BACKEND_IDLE = Setting("REMORA_BACKEND_IDLE", "1800", "Seconds without sandboxes and connections after which the backend leaves.")
 KERNEL_GRACE = Setting(
     "REMORA_KERNEL_GRACE", "600", "Seconds for which a vanished kernel's sandboxes are kept for whoever attaches."
@@ -50,8 +51,9 @@ KERNEL_GRACE = Setting(
 POOL_IDLE = Setting("REMORA_POOL_IDLE", "60", "Seconds after which an unused sandbox of functions is ended.")
 RUN_RETENTION = Setting("REMORA_RUN_RETENTION", "604800", "Seconds for which the log of an ended run is kept.")
 UPLINK = Setting("REMORA_UPLINK_FD", "", "Set inside sandboxes: the descriptor through which Remora there reaches the backend.")
+SANDBOX = Setting("REMORA_SANDBOX", "", "Set inside sandboxes: the sandbox's id.")
 
-SETTINGS = [STATE_DIRECTORY, JAIL, BACKEND_IDLE, KERNEL_GRACE, POOL_IDLE, RUN_RETENTION, UPLINK]
+SETTINGS = [STATE_DIRECTORY, JAIL, LIMITS, BACKEND_IDLE, KERNEL_GRACE, POOL_IDLE, RUN_RETENTION, UPLINK, SANDBOX]
 
 
 def state_directory() -> Path:

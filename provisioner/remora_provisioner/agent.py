@@ -29,10 +29,9 @@ from remora.wire import Fields, Message, Record, RunChanged, RunId, SandboxChang
 from . import jails, limits, mirror, recovery
 from .endings import Evidence, explain
 from .order import ENDED, RUNS, SCRATCH, SOCKET, Order
-from .sandbox import Jail
+from .sandbox import FIRST_HOST_ID, Jail
 
 _LOG = logging.getLogger(__name__)
-_FIRST_HOST_ID = 0x70000000
 _HOST_IDS = 0x0F000000
 
 
@@ -88,6 +87,7 @@ class Agent:
             (directory / RUNS).mkdir()
             order, notices = self._order(sandbox, directory, spec, facts)
             order.save()
+            self._listener.sandbox_changed(sandbox, SandboxState.STARTING.value, {"jail": order.jail})
             await self._take(sandbox, self._start(sandbox, directory))
         except OSError as error:
             shutil.rmtree(directory, ignore_errors=True)
@@ -127,7 +127,7 @@ class Agent:
         return self._chosen[demand]
 
     def _host_id(self) -> int:
-        return _FIRST_HOST_ID + int.from_bytes(os.urandom(4), "big") % _HOST_IDS
+        return FIRST_HOST_ID + int.from_bytes(os.urandom(4), "big") % _HOST_IDS
 
     def _start(self, sandbox: SandboxId, directory: Path) -> socket.socket:
         mine, theirs = socket.socketpair()

@@ -49,7 +49,7 @@ class Vessel:
 
     def _plan(self, descriptors: tuple[int, int], keeper: limits.LimitKeeper) -> SandboxPlan:
         order = self._order
-        inherited = {"REMORA_GUEST_FD": str(descriptors[0]), "REMORA_UPLINK_FD": str(descriptors[1])}
+        inherited = {"REMORA_GUEST_FD": str(descriptors[0]), "REMORA_UPLINK_FD": str(descriptors[1]), "REMORA_SANDBOX": order.sandbox}
         return SandboxPlan(
             id=order.sandbox,
             argv=order.argv,
@@ -63,6 +63,8 @@ class Vessel:
             host_id=order.host_id,
             log=self._directory / LOG,
             groups=keeper.entrances,
+            pids=limits.DEFAULT_PIDS,
+            shared_memory=order.memory // 2 if order.memory else 0,
             cpus=limits.affinity(order.cpu, order.sandbox),
         )
 
