@@ -121,6 +121,11 @@ class RemoraKernel(IPythonKernel):
         """Judge the code below the header of a remote cell."""
         return await _settled(super().do_is_complete(self._remote.body(code)))
 
+    def finish_metadata(self, parent: Fields, metadata: Fields, reply_content: Fields) -> Fields:
+        """Put the figures of a remote cell into the metadata of its reply, where whoever keeps the notebook finds them."""
+        figures = self._remote.take_figures()
+        return dict(super().finish_metadata(parent, metadata, reply_content)) | ({"remora": figures} if figures else {})
+
     async def do_shutdown(self, restart: bool) -> Fields:
         """End this kernel's sandboxes when it ends for good; a restarted kernel's are kept for whoever attaches."""
         self._remote.leave(restart)

@@ -38,8 +38,7 @@ class Remote:
         self.defaults = CellOptions()
         self.transformer = header.CellTransformer()
         self._settled: list[DetachedRun] = []
-        self.figures: Fields = {}
-        """Figures of the cell that ran last, for its metadata."""
+        self._figures: Fields = {}
 
     # -- cells
 
@@ -67,7 +66,12 @@ class Remote:
             progress.finish(Final.DONE)
             return None
         finally:
-            self.figures = progress.figures
+            self._figures = progress.figures | {"run": run.run, "sandbox": session.sandbox}
+
+    def take_figures(self) -> Fields:
+        """Return the figures of the remote cell that has just run, once; nothing after any other cell."""
+        figures, self._figures = self._figures, {}
+        return figures
 
     def _detach(self, cell_run: CellRun, session: Session, cell: str, chosen: CellOptions) -> DetachedRun:
         cargo = variables.load(cell, session, chosen, self.shell.user_ns)
