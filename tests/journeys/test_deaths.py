@@ -15,9 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from jupyter_core.utils import ensure_event_loop
-
 from journeys.driving import Message, Notebook, Place, Ran
+from jupyter_core.utils import ensure_event_loop
 from remora.wire import PROTOCOL
 
 COUNT = "import time\nfor i in range(5):\n    print('line', i, flush=True)\n    time.sleep(0.4)\ncounted = 5"

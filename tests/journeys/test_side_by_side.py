@@ -8,9 +8,8 @@ import sys
 from pathlib import Path
 
 import nbformat
-
 import remora
-from journeys.driving import DEADLINE, Notebook, Place
+from journeys.driving import DEADLINE, STOP, Notebook, Place
 from remora.wire import PROTOCOL
 
 SOURCES = Path(remora.__file__).parents[2]
@@ -86,6 +85,5 @@ def test_two_versions_side_by_side(place: Place, notebook: Notebook) -> None:
     assert notebook.remote("print('older')").stdout == "older\n"
     assert {p.name for p in place.state.glob("backend-*")} == {f"backend-{PROTOCOL}", "backend-900"}
     assert other.run("%remote stop").ok
-    stop = "from remora.client import client; from remora.wire import StopSandboxes; c = client(); c.run(c.request(StopSandboxes([], True)))"
-    subprocess.run([sys.executable, "-c", stop], env=place.environment | {"PYTHONPATH": paths}, check=True, timeout=DEADLINE)
+    subprocess.run([sys.executable, "-c", STOP], env=place.environment | {"PYTHONPATH": paths}, check=True, timeout=DEADLINE)
     place.end(other)
