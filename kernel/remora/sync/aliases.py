@@ -22,10 +22,9 @@ CONTAINERS = (list, dict, set, bytearray, types.CellType)
 
 def linked(moving: Iterable[str], others: Iterable[str], namespace: Mapping[str, Any]) -> set[str]:
     """Return those of `others` that share a changeable object with `moving`, or with one that does."""
-    reached: set[int] = set()
-    for name in moving:
-        reached |= nodes(namespace[name], namespace)
-    waiting = {name: nodes(namespace[name], namespace) for name in others} if reached else {}
+    rest = list(others)
+    reached = nodes([namespace[name] for name in moving], namespace) if rest else set()
+    waiting = {name: nodes([namespace[name]], namespace) for name in rest} if reached else {}
     found: set[str] = set()
     while near := [name for name, own in waiting.items() if not own.isdisjoint(reached)]:
         for name in near:
@@ -34,11 +33,11 @@ def linked(moving: Iterable[str], others: Iterable[str], namespace: Mapping[str,
     return found
 
 
-def nodes(value: Any, namespace: Mapping[str, Any]) -> set[int]:
-    """Return the ids of all changeable objects that a value leads to."""
+def nodes(values: Iterable[Any], namespace: Mapping[str, Any]) -> set[int]:
+    """Return the ids of all changeable objects that the values lead to, each looked at once."""
     found: set[int] = set()
     seen: set[int] = {id(namespace)}
-    layer = [value]
+    layer = list(values)
     while layer:
         fresh = []
         for item in layer:

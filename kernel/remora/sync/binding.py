@@ -25,7 +25,7 @@ def bind(
 
 
 def _keep_identity(old: Any, new: Any, values: Mapping[str, object], namespace: dict[str, Any]) -> None:
-    inside_another = any(id(new) in nodes(value, namespace) for value in values.values() if value is not new)
+    inside_another = id(new) in nodes([value for value in values.values() if value is not new], namespace)
     stays, goes = (old, new) if not inside_another and take_over(old, new) else (new, old)
     for name in [name for name, value in namespace.items() if value is goes]:
         namespace[name] = stays

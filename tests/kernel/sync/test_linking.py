@@ -71,6 +71,26 @@ def test_links_lead_on() -> None:
     assert linked(["a"], ["b", "c", "d"], {"a": one, "b": [one, two], "c": [two], "d": [3]}) == {"b", "c"}
 
 
+def test_what_several_variables_share_is_looked_at_once() -> None:
+    """Many names for parts of one large thing, as of a figure, cost one walk over it; none at all with nothing to compare to."""
+    looks = []
+
+    class Watched:
+        @property
+        def __class__(self) -> type:
+            looks.append(self)
+            return Watched
+
+    space = {"a": Watched(), "z": [1]}
+    space |= {"b": [space["a"]], "c": [space["a"]]}
+    assert linked(["a", "b", "c"], [], space) == set()
+    assert not looks
+    assert linked(["a"], ["z"], space) == set()
+    once = len(looks)
+    assert linked(["a", "b", "c"], ["z"], space) == set()
+    assert len(looks) == 2 * once > 0
+
+
 def test_views_of_one_array_link() -> None:
     """Views share memory, also without sharing an object; so do elements of an object array."""
     array, part = np.zeros(10), [1]
