@@ -13,7 +13,8 @@ import threading
 import types
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from importlib import import_module
+from typing import Any, cast
 
 from remora.sync.registry import REGISTRY
 
@@ -76,23 +77,22 @@ def _member_state(member: Any) -> dict[str, Any]:
 
 
 def _virtual_subclasses(cls: Any) -> list[type]:
-    import _abc  # type: ignore[import-not-found]
-
-    return [reference() for reference in _abc._get_dump(cls)[0] if reference() is not None]
+    inner = import_module("_abc")  # what the module abc is made on; it alone lists them
+    return [reference() for reference in inner._get_dump(cls)[0] if reference() is not None]
 
 
 def find_class(identity: str, digest: bytes = b"") -> type:
     """Return a class that is known by its id; only marks refer to classes this way."""
     del digest
-    found: type = REGISTRY.find(identity)  # type: ignore[assignment]
-    return found
+    found: Any = REGISTRY.find(identity)
+    return cast(type, found)
 
 
 def make_class(identity: str, meta: type, name: str, bases: tuple[type, ...], first: dict[str, Any], members: Any) -> type:
     """Return the class of an id, made empty if it was never here."""
     known = REGISTRY.find(identity)
     if known is not None:
-        return known  # type: ignore[no-any-return]
+        return cast(type, known)
     with _muted(bases):
         made = _build_enum(meta, name, bases, first, members) if members is not None else _build(meta, name, bases, first)
     REGISTRY.adopt(made, identity)
@@ -107,7 +107,7 @@ def _build(meta: type, name: str, bases: tuple[type, ...], first: dict[str, Any]
     if maker is meta:
         namespace = dict(meta.__prepare__(name, bases))
         namespace.update(first)
-        return meta(name, bases, namespace)  # type: ignore[no-any-return]
+        return cast(type, meta(name, bases, namespace))
     return maker.__new__(meta, name, bases, dict(first))
 
 
@@ -116,7 +116,7 @@ def _build_enum(meta: Any, name: str, bases: tuple[type, ...], first: dict[str, 
     for key, value in (first | members).items():
         namespace[key] = value
     maker = next(base for base in meta.__mro__ if not REGISTRY.knows(base))
-    return maker.__new__(meta, name, bases, namespace)  # type: ignore[no-any-return]
+    return cast(type, maker.__new__(meta, name, bases, namespace))
 
 
 @contextmanager
@@ -127,11 +127,11 @@ def _muted(bases: tuple[type, ...]) -> Iterator[None]:
         kept = {cls: vars(cls)["__init_subclass__"] for cls in owners}
         try:
             for cls in owners:
-                cls.__init_subclass__ = classmethod(lambda cls, **options: None)  # type: ignore[assignment]
+                type.__setattr__(cls, "__init_subclass__", classmethod(lambda cls, **options: None))
             yield
         finally:
             for cls, original in kept.items():
-                cls.__init_subclass__ = original  # type: ignore[method-assign]
+                type.__setattr__(cls, "__init_subclass__", original)
 
 
 def set_class(cls: type, state: dict[str, Any]) -> None:
@@ -146,9 +146,9 @@ def set_class(cls: type, state: dict[str, Any]) -> None:
     for name, value in attributes.items():
         type.__setattr__(cls, name, value)
     for registered in state.get("registered", ()):
-        cls.register(registered)  # type: ignore[attr-defined]
+        cast(abc.ABCMeta, cls).register(registered)
     for name, values in state.get("members", {}).items():
-        vars(cls.__members__[name]).update(values)  # type: ignore[attr-defined]
+        cast(Any, cls).__members__[name].__dict__.update(values)
     _applied.append(cls)
 
 

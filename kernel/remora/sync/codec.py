@@ -126,7 +126,7 @@ def _attempt(
     for name, value in values.items():
         try:
             packer.dump(value)
-        except Exception as error:
+        except Exception as error:  # reducers of the user's and of libraries' classes run here
             failed[name] = error
         ends.append((file.tell(), len(buffers)))
     head = _head(tuple(values), ends)
@@ -182,7 +182,7 @@ def _load_each(head: dict[str, Any], body: memoryview, buffers: list[Any]) -> De
     for name, (end, last) in zip(head["names"], head["ends"], strict=True):
         try:
             values[name] = unpacker.load()
-        except Exception as error:
+        except Exception as error:  # constructors of the user's and of libraries' classes run here
             failures[name] = _arrival(name, error)
             memo = memo_after(_memo_of(unpacker), bytes(body[:start]), bytes(body[start:end]))
             file.seek(end)
@@ -228,7 +228,7 @@ def mark(value: object, *, namespace: dict[str, Any]) -> tuple[bytes | None, fro
             _mark(marker, value)
     except RecursionError:
         return _mark_deeply(value, namespace)
-    except Exception:
+    except Exception:  # what cannot be pickled has no digest, whatever it raises
         return None, frozenset(marker.deps)
     return hasher.digest(), frozenset(marker.deps)
 
@@ -238,7 +238,7 @@ def _mark_deeply(value: object, namespace: dict[str, Any]) -> tuple[bytes | None
     marker = Marker(hasher, namespace, hasher.buffer)
     try:
         with_large_stack(lambda: _mark(marker, value))
-    except Exception:
+    except Exception:  # what cannot be pickled has no digest, whatever it raises
         return None, frozenset(marker.deps)
     return hasher.digest(), frozenset(marker.deps)
 

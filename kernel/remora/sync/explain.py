@@ -56,7 +56,7 @@ def _culprit(name: str, value: object, namespace: dict[str, Any]) -> tuple[str, 
             inside = list(_parts(packer, part))
             if not inside:
                 Explorer(io.BytesIO(), namespace, lambda buffer: None).dump(part)
-        except Exception as error:
+        except Exception as error:  # whatever it raised when it was sent, it raises here again
             return path, type_name(type(part)), error
         waiting.extend((path + step, inner) for step, inner in inside)
     return None

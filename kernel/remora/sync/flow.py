@@ -9,6 +9,7 @@ import ast
 import symtable
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from remora.sync.magics import effect_of
 from remora.sync.scopes import COMPREHENSIONS, globals_of, index, is_shell, swallows
@@ -22,8 +23,8 @@ def transformed(code: str) -> str:
     """Return plain Python for the text of an IPython cell; raises SyntaxError."""
     from IPython.core.inputtransformer2 import TransformerManager
 
-    made: str = TransformerManager().transform_cell(code)  # type: ignore[no-untyped-call]
-    return made
+    manager: Any = TransformerManager  # untyped
+    return str(manager().transform_cell(code))
 
 
 class Flow(ast.NodeVisitor):
@@ -217,7 +218,9 @@ class Flow(ast.NodeVisitor):
         self.branches([*node.body, *node.orelse], *([handler] for handler in node.handlers))
         self.statements(node.finalbody)
 
-    visit_TryStar = visit_Try  # type: ignore[assignment]
+    def visit_TryStar(self, node: Any) -> None:
+        """Bind what the body and every handler bind."""
+        self.visit_Try(node)
 
     def visit_ExceptHandler(self, node: ast.ExceptHandler) -> None:
         """Bind the exception's name inside the handler, where Python deletes it at the end."""
@@ -283,13 +286,13 @@ class Flow(ast.NodeVisitor):
         else:
             super().generic_visit(node)
 
-    def _nested(self, node: ast.AST) -> None:
+    def _nested(self, node: Any) -> None:
         name = "lambda" if isinstance(node, ast.Lambda) else COMPREHENSIONS[type(node)]
         if isinstance(node, ast.Lambda):
             self.visit(node.args)
         else:
-            self.visit(node.generators[0].iter)  # type: ignore[attr-defined]
-        self._scope(name, node.lineno)  # type: ignore[attr-defined]
+            self.visit(node.generators[0].iter)
+        self._scope(name, node.lineno)
         self._dynamic_inside(node)
 
     def _scope(self, name: str, line: int) -> None:

@@ -88,4 +88,4 @@ def _operator(name: str) -> Callable[..., Any]:
 
 for _name in OPERATORS:
     setattr(RemoteValue, f"__{_name}__", _operator(_name))
-RemoteValue.__hash__ = object.__hash__  # type: ignore[assignment, method-assign]
+type.__setattr__(RemoteValue, "__hash__", object.__hash__)  # comparing refuses, keeping it in a set does not

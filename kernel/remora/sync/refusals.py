@@ -7,7 +7,7 @@ reason and a way out. Extended by adding a row.
 from __future__ import annotations
 
 import threading
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 from remora.errors import SendError
 
@@ -74,7 +74,7 @@ def type_name(kind: type) -> str:
 def check_free(packer: Any, lock: Any) -> None:
     """Raise SendError for a lock that somebody holds."""
     del packer
-    owned = isinstance(lock, type(threading.RLock())) and lock._is_owned()  # type: ignore[attr-defined]
+    owned = isinstance(lock, type(threading.RLock())) and cast(Any, lock)._is_owned()
     if owned or not lock.acquire(blocking=False):
         refuse(lock, "it is held", "release it first, or create it inside the remote cell")
     lock.release()

@@ -186,7 +186,7 @@ def test_exceptions_arrive_as_they_were(error: BaseException) -> None:
 def test_an_exception_with_an_attribute_that_cannot_travel() -> None:
     """The attribute is left out, an argument becomes its text, the chain stays."""
     error = ValueError("text", (i for i in ()))
-    error.good, error.bad = 1, (i for i in ())  # type: ignore[attr-defined]
+    error.good, error.bad = 1, (i for i in ())
     error.__cause__ = KeyError("cause")
     back = _there_and_back(error)
     assert back.args[0] == "text" and back.args[1].startswith("<generator")

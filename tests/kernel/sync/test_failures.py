@@ -81,8 +81,13 @@ def test_held_reentrant_lock() -> None:
 def test_in_closure_default_and_class() -> None:
     """Functions and classes are looked into."""
     part = (item for item in ())
-    closing = lambda: part  # noqa: E731
-    default = lambda a, part=part: part  # noqa: E731
+
+    def closing():
+        return part
+
+    def default(a, part=part):
+        return part
+
     local = type("Local", (), {"part": part, "__module__": "__main__"})
     assert _failure(closing).facts["path"] == "x.<closure part>"
     assert _failure(default).facts["path"] == "x.<default part>"
@@ -147,7 +152,7 @@ def test_failures_do_not_harm_what_is_shared() -> None:
     encoded = encode(values, namespace=globals())
     assert set(encoded.failures) == {"a"}
     back = decode(encoded.stream, encoded.buffers, namespace={})
-    assert back["b"]["s"] is back["c"]  # type: ignore[index]
+    assert back["b"]["s"] is back["c"]
     assert back["c"] == [1, 2]
 
 
@@ -155,7 +160,7 @@ def test_the_senders_value_is_not_changed() -> None:
     """Packing leaves a value as it was, also when it fails."""
     value = {"a": [1], "g": (i for i in (5, 6))}
     _failure(value)
-    assert next(value["g"]) == 5  # type: ignore[call-overload]
+    assert next(value["g"]) == 5
 
 
 def test_very_deep_nesting_is_an_error_or_works() -> None:
@@ -201,7 +206,7 @@ def test_what_cannot_be_rebuilt_is_named_and_the_rest_arrives() -> None:
     assert set(decoded.failures) == {"b", "d"}
     assert "b: cannot be rebuilt where it arrived: ZeroDivisionError: not here" in str(decoded.failures["b"])
     assert decoded.values["c"] == [["s"], ["t"]]
-    assert decoded.values["e"] is decoded.values["a"][0] is decoded.values["c"][0]  # type: ignore[index]
+    assert decoded.values["e"] is decoded.values["a"][0] is decoded.values["c"][0]
 
 
 def test_what_needs_a_part_of_a_broken_variable_fails_too() -> None:

@@ -112,16 +112,17 @@ def test_an_overridden_builtin_is_a_read() -> None:
 
 def test_reads_of_a_function() -> None:
     """Globals of a function, its nested functions and classes, and no attributes."""
-
-    def outer(a: object) -> object:
-        class Inner:
-            value = class_level  # type: ignore[name-defined]  # noqa: F821
-
-            def get(self) -> object:
-                return deep.attribute  # type: ignore[name-defined]  # noqa: F821
-
-        return [item + comprehended for item in a], Inner  # type: ignore[name-defined, attr-defined]  # noqa: F821
-
+    code = """
+def outer(a):
+    class Inner:
+        value = class_level
+        def get(self):
+            return deep.attribute
+    return [item + comprehended for item in a], Inner
+"""
+    namespace: dict = {}
+    exec(code, namespace)
+    outer = namespace["outer"]
     assert function_reads(outer) >= {"class_level", "deep", "comprehended"}
     assert not {"attribute", "a", "item", "Inner"} & function_reads(outer)
 
