@@ -109,12 +109,14 @@ def _pull(remote: Remote, command: Command) -> str:
     if not session.alive or session.connection is None:
         raise Refused(f"session {session.name} has no sandbox to bring anything from", reason="sandbox-ended")
     buffers, content = session.connection.fetch(list(command.names))
-    delivery = variables.unpack(buffers, content, session, remote.shell.user_ns)
-    missing = [name for name in command.names if name not in delivery.values]
+    stays = content.get("remote") or {}
+    missing = [name for name, about in stays.items() if not about["type"]]
     if missing:
         raise OptionError(f"session {session.name} has no variable {', '.join(missing)}; `%remote` lists what is there")
+    delivery = variables.unpack(buffers, content, session, remote.shell.user_ns)
     variables.bind(delivery, session, remote.shell.user_ns)
-    return f"brought {', '.join(command.names)} home ({format_bytes(delivery.nbytes)})"
+    came = ", ".join(name for name in command.names if name not in stays) or "nothing"
+    return "; ".join([f"brought {came} home ({format_bytes(delivery.nbytes)})", *(str(about["reason"]) for about in stays.values())])
 
 
 def _runs(remote: Remote, _: Command) -> Table:

@@ -216,17 +216,22 @@ class Progress:
             line = self.line if self._shown_at is not None else replace(self.line, elapsed=now - self._began)
             return self._began + next_change(line, self._shown_at, self._changed)
 
-    def finish(self, state: Final, reason: str = "") -> None:
-        """State the result, once: in the place of the line if that was shown, anew if the cell has only now earned it."""
+    def finish(self, state: Final, reason: str = "", *, aside: bool = False) -> bool:
+        """State the result, once, in the place of the line or, if only now earned, anew; return whether it is shown.
+
+        `aside`: having failed alone earns no line of its own, since the caller states it with the failure.
+        """
         with self._lock:
             if self.line.state is not None:
-                return
+                return True
             took = self._clock() - self._began
             self.line = replace(self.line, state=state, reason=reason, elapsed=took, hint="")
-            if self._shown_at is not None or earns(self.line):
+            shown = self._shown_at is not None or earns(replace(self.line, state=None) if aside else self.line)
+            if shown:
                 self._show()
             if self._cancel is not None:
                 self._cancel.close()
+            return shown
 
     def _change(self, **facts: Any) -> None:
         with self._lock:

@@ -11,7 +11,7 @@ import uuid
 from typing import Any
 
 from .. import client as clients
-from ..errors import OptionError, RunEnded
+from ..errors import OptionError, RemoraError, RemoteError, RunEnded
 from ..states import EndReason
 from ..sync.names import analyse
 from ..wire import Fields, RunId
@@ -20,7 +20,7 @@ from .cells import CellRun
 from .detached import ABSENT, Background, DetachedRun, attach
 from .front import Front
 from .options import CellOptions
-from .progress import Bundle, Final, Progress, StatusLine
+from .progress import Bundle, Final, Progress, StatusLine, text
 from .relay import Relay
 from .sessions import Session, Sessions
 from .variables import Cargo
@@ -60,7 +60,8 @@ class Remote:
             run.start(cell, _first_line(cell), chosen, self._cell_fields())
             run.wait()
         except BaseException as error:
-            progress.finish(*_final(error))
+            if not progress.finish(*_final(error), aside=True):
+                _sign(error, text(progress.line))
             raise
         else:
             progress.finish(Final.DONE)
@@ -180,6 +181,15 @@ def _final(error: BaseException) -> tuple[Final, str]:
     if isinstance(error, RunEnded):
         return (Final.CANCELLED if error.reason == EndReason.CANCELLED.value else Final.ENDED), str(error.reason)
     return Final.FAILED, type(error).__name__
+
+
+def _sign(error: BaseException, line: str) -> None:
+    """Put the status line below a traceback: a quick failure is one output, as in a local cell. Our own refusals say all themselves."""
+    render = getattr(error, "_render_traceback_", None)
+    if render is None or (isinstance(error, RemoraError) and not isinstance(error, (RunEnded, RemoteError))):
+        return
+    lines = [*render(), line]
+    error._render_traceback_ = lambda: lines  # type: ignore[attr-defined]  # IPython's own hook for a ready-made traceback
 
 
 def _first_line(cell: str) -> str:
