@@ -10,6 +10,7 @@ import sys
 from pickle import PickleBuffer
 from typing import Any
 
+WRITEABLE = 0x0400  # among numpy's flags; `flags.writeable` warns about arrays that `broadcast_arrays` has made
 COVERS_ENOUGH = 0.5  # of its root: a view below that is sent as a copy of its own elements
 
 
@@ -47,7 +48,7 @@ def reduce_array(packer: Any, array: Any) -> Any:
     if root is not array and _shares(packer, array, root):
         return _view(array, root)
     packer.roots.add(id(array))
-    return _owner(array, bool(array.flags.writeable))
+    return _owner(array, _writeable(array))
 
 
 def reduce_memmap(packer: Any, array: Any) -> Any:
@@ -67,7 +68,11 @@ def _shares(packer: Any, array: Any, root: Any) -> bool:
 def _view(array: Any, root: Any) -> Any:
     offset = array.__array_interface__["data"][0] - root.__array_interface__["data"][0]
     place = (array.shape, array.strides, offset)
-    return make_view, (root, array.dtype, place, bool(array.flags.writeable))
+    return make_view, (root, array.dtype, place, _writeable(array))
+
+
+def _writeable(array: Any) -> bool:
+    return bool(array.flags.num & WRITEABLE)
 
 
 def _owner(array: Any, writeable: bool) -> Any:

@@ -6,6 +6,7 @@ import gc
 import json
 import subprocess
 import sys
+import warnings
 from typing import Any
 
 import numpy as np
@@ -60,6 +61,18 @@ def test_arrays_are_writeable_whatever_the_transport_gives() -> None:
         array: Any = decode(encoded.stream, [buffer], namespace={})["x"]
         array[0] = 5
     assert np.frombuffer(own)[0] == 5
+
+
+def test_broadcast_arrays_travel_in_silence() -> None:
+    """Packing what `broadcast_arrays` made warns of nothing: it was not the user who asked whether it can be written."""
+    wide, deep = np.broadcast_arrays(np.arange(3.0), np.zeros((2, 1)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        encoded = encode({"wide": wide, "fixed": np.broadcast_to(deep, (4, 2, 3))}, namespace={})
+        assert fingerprint(wide, namespace={}) is not None
+    back: dict[str, Any] = decode(encoded.stream, encoded.buffers, namespace={})
+    assert np.array_equal(back["wide"], wide) and not back["fixed"].flags.writeable
+    back["wide"][1] = 7
 
 
 def test_two_names_of_one_array_are_one_array() -> None:
