@@ -96,7 +96,12 @@ class Bubblewrap(Jail):
     def open(self, plan: SandboxPlan) -> OpenSandbox:
         """Start the sandbox with the first program that can; see Jail."""
         _check(plan)
-        scratch.prepare(plan.scratch, plan.host_id)
+        try:
+            scratch.prepare(plan.scratch, plan.host_id)
+        except OSError as problem:  # root of a container has but the user ids that the container was given
+            raise PlaceError(
+                _explain([f"user id {plan.host_id} is not there: Operation not permitted ({problem})"]), reason="sandbox"
+            ) from problem
         complaints = []
         for program in [self._works] if self._works else self._candidates():
             try:
