@@ -45,12 +45,14 @@ class CallDesk:
         self._specs: dict[str, SandboxSpec] = {}
         self._followers: dict[RunId, set[Follower]] = {}
         self._known: set[RunId] = set()
+        self._handed: dict[RunId, SandboxId] = {}
         self._pool: set[SandboxId] = set()
 
     # -- taking calls
 
     async def submit(self, request: SubmitCall) -> None:
-        """Queue a call; it is durable when this returns. Raises StateError when it cannot be written down."""
+        """Queue a call; it is durable when this returns. Raises Unavailable, or StateError when it cannot be written down."""
+        self._fleet.require(SandboxSpec.from_dict(request.spec))
         run = RunId(request.run)
         start = StartRun(run, "call", request.name, request.body, buffers=request.buffers)
         folder = self._runs / run
@@ -64,21 +66,22 @@ class CallDesk:
                 f"the call cannot be written to {folder} ({error.strerror}); free space or set REMORA_STATE_DIR"
             ) from error
         facts = {"name": request.name, "form": "call", "queued": time.time(), "spec": request.spec}
+        facts |= {"within": request.body.get("within")}
         self._fleet.run_changed(None, run, RunState.QUEUED.value, facts)
-        self._enqueue(run, request.spec)
+        self._enqueue(run, request.spec, request.body.get("within"))
 
-    def _enqueue(self, run: RunId, spec_fields: Fields) -> None:
+    def _enqueue(self, run: RunId, spec_fields: Fields, within: str | None = None) -> None:
         spec = SandboxSpec.from_dict(spec_fields)
         key = hashlib.sha256(json.dumps(spec_fields, sort_keys=True).encode()).hexdigest()
         self._specs[key] = spec
         self._known.add(run)
-        self.happened(plan.CallQueued(run, key, spec.resources.cpu or 1.0))
+        self.happened(plan.CallQueued(run, key, spec.resources.cpu or 1.0, RunId(within) if within else None))
 
     async def restore(self) -> None:
         """Queue again what was queued when the backend went away."""
         for run, facts in list(self._fleet.runs.items()):
             if facts["state"] == RunState.QUEUED.value and not facts.get("sandbox") and (self._runs / run / _INPUT).exists():
-                self._enqueue(run, facts["spec"])
+                self._enqueue(run, facts["spec"], facts.get("within"))
 
     # -- carrying out
 
@@ -106,14 +109,28 @@ class CallDesk:
             return  # the fleet has noted the sandbox's end, and the scheduler heard of it
 
     async def _assign(self, run: RunId, sandbox: SandboxId) -> None:
+        if run not in self._known:
+            return  # cancelled meanwhile
         try:
             (start,) = frames.Decoder().feed((self._runs / run / _INPUT).read_bytes())
-            await self._fleet.agent.peer(sandbox).request(start)  # type: ignore[arg-type]  # what was written is a StartRun
+            supervisor = self._fleet.agent.peer(sandbox)
+            self._handed[run] = sandbox
+            await supervisor.request(start)  # type: ignore[arg-type]  # what was written is a StartRun
             (self._runs / run / _INPUT).unlink()
-        except (RemoraError, OSError) as error:
-            self._end(
-                run, RunEnded(f"the call could not be handed to its sandbox: {error}", reason=EndReason.SANDBOX_FAILED.value)
-            )
+        except RemoraError as error:
+            self._not_taken(run, error)
+        except OSError as error:
+            self._end(run, RunEnded(f"the call could not be read again: {error}", reason=EndReason.SANDBOX_FAILED.value))
+
+    def _not_taken(self, run: RunId, error: RemoraError) -> None:
+        """Queue a call again whose sandbox ended before it took the call; end one that may have begun."""
+        self._handed.pop(run, None)
+        if run not in self._known:
+            return  # it has ended with its sandbox
+        if error.reason == "sandbox-ended":
+            self.happened(plan.CallReturned(run))
+        elif not self._fleet.runs.get(run, {}).get("sandbox"):  # else its sandbox has it, and whoever buries that ends it
+            self._end(run, RunEnded(f"the call could not be handed over: {error}", reason=EndReason.SANDBOX_FAILED.value))
 
     def _fail(self, run: RunId) -> None:
         reasons = [str(f["message"]) for f in reversed(self._fleet.sandboxes.values()) if f.get("pool") and f.get("message")]
@@ -121,6 +138,7 @@ class CallDesk:
 
     def _end(self, run: RunId, error: RunEnded) -> None:
         facts = recovery.finish(self._runs, run, error)
+        (self._runs / run / _INPUT).unlink(missing_ok=True)
         self._fleet.run_changed(None, run, RunState.ENDED.value, facts | {"reason": error.reason})
 
     # -- hearing
@@ -145,6 +163,7 @@ class CallDesk:
         """Pass on the end of a run."""
         for follower in self._followers.get(run, ()):
             follower.wake()
+        self._handed.pop(run, None)
         if run in self._known:
             self._known.discard(run)
             self.happened(plan.CallEnded(run))
@@ -162,7 +181,8 @@ class CallDesk:
     async def follow(self, peer: Peer, request: FollowRun) -> None:
         """Send a call's records, or those of any run that has ended, until the last one."""
         run = RunId(request.run)
-        follower = Follower(peer, self._runs / run / LOG_NAME, request.after, lambda: run not in self._fleet.runs)
+        path = self._runs / run / LOG_NAME
+        follower = Follower(peer, path, request.after, lambda: run not in self._fleet.runs or not request.wait)
         self._followers.setdefault(run, set()).add(follower)
         try:
             await follower.run()
@@ -177,7 +197,8 @@ class CallDesk:
         facts = self._fleet.runs.get(run)
         if facts is None:
             return
-        if facts.get("sandbox"):
-            await self._fleet.agent.peer(facts["sandbox"]).request(CancelRun(run, request.hard))
+        sandbox = facts.get("sandbox") or self._handed.get(run)
+        if sandbox:
+            await self._fleet.agent.peer(sandbox).request(CancelRun(run, request.hard))
         else:
             self._end(run, RunEnded("cancelled before it began", reason=EndReason.CANCELLED.value))

@@ -77,7 +77,7 @@ class Fleet:
 
     async def open_session(self, kernel: str, session: str, spec: SandboxSpec, adopt: str | None) -> Fields:
         """Return the facts of the session's sandbox, opened if there is none; `new` says whether its namespace is empty."""
-        self._require(spec)
+        self.require(spec)
         key: SessionKey = (kernel, session, spec.identity)
         if adopt is not None:
             self._sessions[key] = self._living(adopt)
@@ -101,15 +101,14 @@ class Fleet:
             self.sandbox_changed(sandbox, SandboxState.ENDED.value, {"reason": error.reason, "message": str(error)})
             raise
 
-    def _require(self, spec: SandboxSpec) -> None:
+    def require(self, spec: SandboxSpec) -> None:
+        """Raise Unavailable if no machine has what is asked."""
         if spec.on != "here":
             raise Unavailable(f"there is no machine {spec.on!r}; this version of Remora has one, on=here")
         if spec.resources.gpu:
             wanted = ",".join(map(str, spec.resources.gpu))
             there = f"here: {os.cpu_count()} cores, no GPU"
-            raise Unavailable(
-                f"no machine has gpu={wanted}. There is: {there}. Leave gpu= out to run without one", machines=[there]
-            )
+            raise Unavailable(f"no machine has gpu={wanted}. There is: {there}. Leave gpu= out to run without", machines=[there])
 
     def leave_kernel(self, kernel: str) -> None:
         """Take note that a kernel has ended for good: end its idle sandboxes now, busy ones when their runs are over."""
@@ -131,6 +130,8 @@ class Fleet:
         self._mind_idle(sandbox, known, after_run=before == SandboxState.BUSY.value)
         self.calls.sandbox_changed(sandbox, before, state)
         if state == SandboxState.ENDED.value:
+            for kernel in {key[0] for key in self._sessions if key[0].startswith(f"{sandbox}/")}:
+                self.leave_kernel(kernel)  # it ran in there
             self._sessions = {key: value for key, value in self._sessions.items() if value != sandbox}
         self.changed()
 
@@ -142,7 +143,8 @@ class Fleet:
         self._drop_timer(f"idle {sandbox}")
         if known["state"] != SandboxState.READY.value:
             return
-        idle = (known.get("spec") or {}).get("idle")
+        # a pool's sandbox is ended by the scheduler alone, which knows what is on its way there
+        idle = None if known.get("pool") else (known.get("spec") or {}).get("idle")
         spans = [] if idle is None else [float(idle)]
         if "kernel" in known and not known.get("clients"):
             spans.append(KERNEL_GRACE.seconds)
@@ -185,7 +187,7 @@ class Fleet:
         """Return a sandbox's facts, also when it has ended."""
         if sandbox not in self.sandboxes:
             raise Refused(f"there is no sandbox {sandbox}; `remora ps` lists them", reason="no-such-sandbox")
-        return self.sandboxes[sandbox]
+        return self._described(sandbox) if self.agent.has(sandbox) else self.sandboxes[sandbox]
 
     def find_run(self, prefix: str) -> Fields:
         """Return a run's facts by its id or a unique beginning of it, with its sandbox's endpoint while the run goes on."""
@@ -225,7 +227,9 @@ class Fleet:
         """Report a pool's sandbox as unused when it has had nothing to do for long."""
         if f"pool {sandbox}" not in self._timers:
             report = plan.SandboxUnused(sandbox)
-            timer = asyncio.get_running_loop().call_later(POOL_IDLE.seconds, lambda: self.calls.happened(report))
+            idle = self.sandboxes[sandbox]["spec"].get("idle")
+            span = POOL_IDLE.seconds if idle is None else float(idle)
+            timer = asyncio.get_running_loop().call_later(span, lambda: self.calls.happened(report))
             self._replace_timer(f"pool {sandbox}", timer)
 
     def wake(self, sandbox: SandboxId) -> None:

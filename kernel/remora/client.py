@@ -135,6 +135,15 @@ class Client:
         """Feed a run's records to `sink`, from `after` on, until its last one; through deaths of backend and connections."""
         await self.see_through(Follow(run, sink, after))
 
+    async def replay(self, run: RunId, sink: Sink) -> None:
+        """Feed the records that a run has by now to `sink`."""
+        follow = self._follows[run] = Follow(run, sink)
+        try:
+            via = await self._reach((await self.request(FindRun(run))).result, follow)
+            await via.request(FollowRun(run, wait=False))
+        finally:
+            self._follows.pop(run, None)
+
     async def see_through(self, follow: Follow, via: Peer | None = None) -> None:
         """Go on with a follow wherever the run's log is, until its end; `via` is tried first."""
         self._follows[follow.run] = follow

@@ -66,8 +66,7 @@ class Hello(Request):
 class OpenSession(Request):
     """Give me the sandbox of this kernel's session, made by `spec` if there is none; its stages come as Stage with this `ask`.
 
-    With `sandbox` the session adopts that living sandbox, whoever opened it. `instead_of` names one that did not answer: it
-    will not do. Answer: sandbox facts with its `endpoint`.
+    It adopts the living `sandbox`, whoever opened that; `instead_of` did not answer. Answer: its facts with `endpoint`.
     """
 
     kernel: str
@@ -147,10 +146,11 @@ class StartRun(Request):
 
 @dataclass(frozen=True)
 class FollowRun(Request):
-    """Send every Record of this run with `seq` > `after`, then those to come; answered when the last one is sent."""
+    """Send every Record of this run with `seq` > `after`, then (`wait`) those to come; answered when the last one is sent."""
 
     run: RunId
     after: int = -1
+    wait: bool = True
 
 
 @dataclass(frozen=True)
@@ -263,11 +263,17 @@ class CommMessage(Message):
 
 
 @dataclass(frozen=True)
-class AskGuest(Request):
-    """A question that the guest answers even between cells.
+class ShellBytes(Message):
+    """What is typed into an open shell or printed by it; `size`: columns and rows of its window; `taken`: bytes printed so far."""
 
-    `op` is "complete", "inspect", "pull", "forget", "held" or "names".
-    """
+    shell: str
+    size: list[int] | None = None
+    taken: int = 0
+
+
+@dataclass(frozen=True)
+class AskGuest(Request):
+    """A question to the guest, answered between cells: "complete", "pull", "names" …; "shell" at any time, when that has ended."""
 
     op: str
     args: Fields

@@ -61,7 +61,7 @@ def environment(spec: SandboxSpec, interpreter: Path, threads: dict[str, str]) -
     """Return the environment of everything that runs in the sandbox."""
     layer = interpreter.parent.parent
     path = [str(layer / "bin"), os.path.join(spec.image["prefix"], "bin"), "/usr/local/bin", "/usr/bin", "/bin"]
-    own = {"PATH": ":".join(dict.fromkeys(path)), "VIRTUAL_ENV": str(layer), "TERM": "xterm-256color", "REMORA_SANDBOX": "1"}
+    own = {"PATH": ":".join(dict.fromkeys(path)), "VIRTUAL_ENV": str(layer), "TERM": "xterm-256color"}
     return {"LANG": "C.UTF-8"} | dict(spec.environment) | threads | own | {"HOME": spec.home or "/"}
 
 

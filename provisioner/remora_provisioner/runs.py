@@ -30,7 +30,10 @@ class SupervisedRun:
         self.cut: EndReason | None = None
         self.limit: float | None = request.body.get("timeout")
         """Seconds after its start at which the run ends with the reason "timeout"."""
-        self.deadline: asyncio.TimerHandle | None = None
+        self.cell_limit: float | None = request.body.get("cell_timeout")
+        """Seconds that one cell of a notebook may take before the run ends so."""
+        self._deadline: asyncio.TimerHandle | None = None
+        self._cell_deadline: asyncio.TimerHandle | None = None
         self.facts: dict[str, Any] = {"name": request.name, "form": request.form, "queued": time.time()}
         self._changed = changed
         self._followers: set[Follower] = set()
@@ -43,6 +46,16 @@ class SupervisedRun:
     def ended(self) -> bool:
         """True when the run has come to an end, its own or another."""
         return self.state in ENDED
+
+    def call_after(self, seconds: float, function: Callable[..., None], *arguments: object) -> None:
+        """Have a function called unless the run ends before; it takes the place of the one before."""
+        self._deadline = _replaced(self._deadline, seconds, function, *arguments)
+
+    def time_cell(self, content: Fields, late: Callable[[], None]) -> None:
+        """Have `late` called when the cell of a notebook that starts now takes too long; one that ends is in time."""
+        if self.cell_limit:
+            limit = self.cell_limit if content.get("status") == "started" else None
+            self._cell_deadline = _replaced(self._cell_deadline, limit, late)
 
     def record(self, kind: str, content: Fields, buffers: tuple[Buffer, ...] = ()) -> None:
         """Append to the log, then send to who follows."""
@@ -66,8 +79,8 @@ class SupervisedRun:
         self.facts |= facts | {"started" if self.state is RunState.RUNNING else "ended": time.time()}
         if self.state in ENDED:
             self.request = None
-            if self.deadline is not None:
-                self.deadline.cancel()
+            for timer in (self._deadline, self._cell_deadline):
+                _replaced(timer, None)
         self.record("state", {"state": self.state.value, **facts})
         self._changed(self)
 
@@ -85,12 +98,9 @@ class SupervisedRun:
             self.record("result", {"ok": False, "reason": reason.value, "ended": error.to_dict()})
             self.advance(RunEvent.CUT, reason=reason.value)
 
-    async def follow(self, peer: Peer, after: int, beyond: bool = False) -> None:
-        """Send the peer every record after that number, until the run has ended (`beyond`.
-
-        And late ones, too) or the peer is gone.
-        """
-        follower = Follower(peer, self._path, after, lambda: self.ended and not beyond)
+    async def follow(self, peer: Peer, after: int, ended: Callable[[], bool]) -> None:
+        """Send the peer every record after that number, until it has all and `ended` says so, or the peer is gone."""
+        follower = Follower(peer, self._path, after, ended)
         self._followers.add(follower)
         try:
             await follower.run()
@@ -100,3 +110,14 @@ class SupervisedRun:
     def close(self) -> None:
         """Close the log."""
         self._log.close()
+
+
+def _replaced(
+    timer: asyncio.TimerHandle | None, seconds: float | None, function: Callable[..., None] | None = None, *arguments: object
+) -> asyncio.TimerHandle | None:
+    """Cancel a timer and return the one in its place, if any."""
+    if timer is not None:
+        timer.cancel()
+    if seconds is None or function is None:
+        return None
+    return asyncio.get_running_loop().call_later(seconds, function, *arguments)

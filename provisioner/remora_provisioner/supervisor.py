@@ -36,6 +36,7 @@ from remora.wire import (
     RunId,
     SandboxChanged,
     SandboxId,
+    ShellBytes,
     StartRun,
     StopSandbox,
     Watch,
@@ -44,6 +45,7 @@ from remora.wire import (
 from .endings import explain, explain_cut
 from .order import RUNS, Order
 from .runs import SupervisedRun
+from .shells import Shells
 from .uplink import Uplink
 from .vessel import Vessel
 
@@ -67,6 +69,7 @@ class Supervisor:
         self._queue: list[SupervisedRun] = []
         self._active: SupervisedRun | None = None
         self._asked: EndReason | None = None
+        self._shells = Shells(lambda message: self._guest.send(message) if self._guest else None)
         self.state = SandboxState.STARTING
         self.facts: Fields = {"supervisor": os.getpid(), "started": time.time()} | order.facts
         self.over = asyncio.Event()
@@ -81,6 +84,7 @@ class Supervisor:
             AskGuest: self._ask_guest,
             InputReply: self._to_guest,
             CommMessage: self._to_guest,
+            ShellBytes: self._shells.typed,
         }
 
     # -- the sandbox
@@ -140,7 +144,7 @@ class Supervisor:
         run = self._runs[request.run] = SupervisedRun(request, Path(self._order.runs), self._run_changed)
         self._queue.append(run)
         self._run_changed(run)
-        peer.attach(run.follow(peer, -1, beyond=True))
+        peer.attach(run.follow(peer, -1, lambda: False))  # beyond the run's end: late output comes, too
         self._next()
         return {"state": run.state.value}
 
@@ -153,13 +157,13 @@ class Supervisor:
         self._guest.send(run.request)
         run.advance(RunEvent.STARTED)
         if run.limit:
-            run.deadline = asyncio.get_running_loop().call_later(run.limit, self._cut, run, EndReason.TIMEOUT)
+            run.call_after(run.limit, self._cut, run, EndReason.TIMEOUT)
 
     def _cut(self, run: SupervisedRun, reason: EndReason) -> None:
         """Interrupt the run; if it does not react, end its sandbox."""
         run.cut = run.cut or reason
         self._send_interrupt(run)
-        run.deadline = asyncio.get_running_loop().call_later(_REACTION, self.end, reason)
+        run.call_after(_REACTION, self.end, reason)
 
     def _send_interrupt(self, run: SupervisedRun) -> None:
         if self._guest is not None and run is self._active:
@@ -179,10 +183,14 @@ class Supervisor:
                 self._finished(run, message)
             elif run is not None:
                 run.record(message.type, message.content, message.buffers)
+                if message.type == "cell":
+                    run.time_cell(message.content, lambda: self._cut(run, EndReason.TIMEOUT))
+        elif isinstance(message, ShellBytes):
+            self._shells.printed(message)
 
     def _finished(self, run: SupervisedRun, message: Emit) -> None:
         if run.cut is not None and not message.content.get("ok"):
-            run.end(run.cut, explain_cut(run.cut, run.limit))
+            run.end(run.cut, explain_cut(run.cut, run.limit or run.cell_limit))
         else:
             run.finish(message.content, message.buffers)
         if run is self._active:
@@ -227,7 +235,8 @@ class Supervisor:
         return {"sandbox": self._order.sandbox, "state": self.state.value, "facts": self.facts, "runs": runs}
 
     async def _follow_run(self, peer: Peer, request: FollowRun) -> None:
-        await self._find(request.run).follow(peer, request.after)
+        run = self._find(request.run)
+        await run.follow(peer, request.after, lambda: run.ended or not request.wait)
 
     async def _interrupt_run(self, _: Peer, request: InterruptRun) -> None:
         run = self._find(request.run)
@@ -252,10 +261,11 @@ class Supervisor:
         self.end(EndReason(request.reason))
         await self.over.wait()
 
-    async def _ask_guest(self, _: Peer, request: AskGuest) -> Reply:
+    async def _ask_guest(self, peer: Peer, request: AskGuest) -> Reply:
         if self._guest is None or self.state is SandboxState.ENDED:
             raise Refused("the sandbox is not running", reason="sandbox-ended")
-        answer = await self._guest.request(AskGuest(request.op, request.args, buffers=request.buffers))
+        asked = self._guest.request(AskGuest(request.op, request.args, buffers=request.buffers))
+        answer = await (self._shells.see_through(peer, request, asked) if request.op == "shell" else asked)
         return Reply(answer.result, answer.buffers)
 
     async def _to_guest(self, _: Peer, message: Message) -> None:

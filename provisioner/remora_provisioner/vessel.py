@@ -49,7 +49,10 @@ class Vessel:
 
     def _plan(self, descriptors: tuple[int, int], keeper: limits.LimitKeeper) -> SandboxPlan:
         order = self._order
-        inherited = {"REMORA_GUEST_FD": str(descriptors[0]), "REMORA_UPLINK_FD": str(descriptors[1]), "REMORA_SANDBOX": order.sandbox}
+        guest, uplink = map(str, descriptors)
+        inherited = {"REMORA_GUEST_FD": guest, "REMORA_UPLINK_FD": uplink, "REMORA_SANDBOX": order.sandbox}
+        if order.doors:  # not to be seen from inside, but the doors are known by the paths that they have there
+            inherited["REMORA_STATE_DIR"] = str(Path(order.doors[0]).parents[1])
         return SandboxPlan(
             id=order.sandbox,
             argv=order.argv,

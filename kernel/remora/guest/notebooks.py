@@ -22,11 +22,12 @@ if TYPE_CHECKING:
 async def run_notebook(guest: Guest, message: StartRun, outcome: Outcome) -> None:
     """Run all code cells of a notebook."""
     guest.load_remora()
+    shell: Any = guest.shell  # the extension has given it the attribute `remora`
     try:
         await _run_all(guest, message, outcome)
     finally:
         with contextlib.suppress(RemoraError):  # the backend, if it is away, ends them with this sandbox
-            guest.shell.remora.leave()  # the sandboxes of its remote cells were for this run alone
+            shell.remora.leave()  # the sandboxes of its remote cells were for this run alone
 
 
 async def _run_all(guest: Guest, message: StartRun, outcome: Outcome) -> None:
@@ -64,7 +65,8 @@ async def _run(guest: Guest, message: StartRun, index: int, cell: Fields) -> Out
     await execute(guest, message.run, Cell(_source(cell), cell_id=cell.get("id")), ended)
     guest.console.drain()
     facts: Fields = {"index": index, "status": "ended", "execution_count": count, "ok": ended.error is None}
-    if figures := guest.shell.remora.take_figures():
+    shell: Any = guest.shell
+    if figures := shell.remora.take_figures():
         facts["figures"] = figures
     if ended.error is not None:
         facts |= {"error": ended.error, "expected": _is_expected(message, cell, ended)}

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import InternalError, Refused, RemoraError
 from ..sync.ledger import Ledger
-from ..wire import Answer, AskGuest, CommMessage, Fields, InputReply, Interrupt, Message, Ready, StartRun
+from ..wire import Answer, AskGuest, CommMessage, Fields, InputReply, Interrupt, Message, Ready, ShellBytes, StartRun
 from . import origin, questions
 from .calls import run_call
 from .cells import run_cell
@@ -29,6 +29,7 @@ from .link import Link
 from .notebooks import run_notebook
 from .outbox import Outbox
 from .outcome import Outcome
+from .shells import Shells
 from .stdin import Stdin
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ class Guest:
         self.console = Console(self.outbox)
         self.interrupts = Interrupts()
         self.stdin = Stdin(self.outbox, self.console)
+        self.shells = Shells(self.outbox.put)
         self.ledger = Ledger()
         self.loop = asyncio.new_event_loop()
         self._shell: ZMQInteractiveShell | None = None
@@ -102,8 +104,19 @@ class Guest:
             self.stdin.reply(message)
         elif isinstance(message, CommMessage):
             self.loop.call_soon_threadsafe(self._deliver, message)
+        elif isinstance(message, ShellBytes):
+            self.shells.take(message)
+        elif isinstance(message, AskGuest) and message.op == "shell":
+            self._open_shell(message)
         elif isinstance(message, (StartRun, AskGuest)):
             self.loop.call_soon_threadsafe(self._queue.put_nowait, message)
+
+    def _open_shell(self, question: AskGuest) -> None:
+        try:
+            self.shells.open(question)
+        except OSError as error:
+            refused = Refused(f"no shell can be opened in the sandbox: {error}")
+            self.outbox.put(Answer(question.ask, error=refused.to_dict()))
 
     async def serve(self) -> None:
         """Run and answer, in order, for ever."""

@@ -15,6 +15,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
+from .. import settings
 from ..wire import Buffer, Fields
 
 CommHandler = Callable[[str, Fields, Fields, list[Buffer], Fields], None]
@@ -29,7 +30,8 @@ class Front(ABC):
 
     def __init__(self) -> None:
         """Name the kernel."""
-        self.kernel = f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        inside = f"{settings.SANDBOX.text}/" if settings.SANDBOX.text else ""
+        self.kernel = f"{inside}{os.getpid()}-{uuid.uuid4().hex[:8]}"
 
     @abstractmethod
     def parent(self) -> Fields:

@@ -1,0 +1,38 @@
+"""What this machine can isolate and limit, tried for real and printed as JSON: `python -m remora_provisioner.doctor`.
+
+Law: looks and tries, changes nothing. A program and no module to import, so that whoever asks need not lean on this package.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+from . import jails, limits
+
+_TRIAL = 64 << 20
+_KINDS = {
+    "V2": "control groups v2: the kernel ends what grows too large",
+    "V1": "control groups v1: the kernel ends what grows too large",
+    "Watching": "watching resident memory: what grows too large is ended within a moment",
+}
+
+
+def examine() -> dict[str, Any]:
+    """Return jails, strongest first, each with its obstacle if it has one, and the kind of limits."""
+    kinds = sorted((jails.named(name) for name in jails.names()), key=lambda jail: -jail.strength)
+    tried = [{"name": jail.name, "obstacle": jail.obstacle(), "promises_not": " ".join(jail.limits.split())} for jail in kinds]
+    return {"jails": tried, "limits": _limits(), "user": os.getuid()}
+
+
+def _limits() -> dict[str, Any]:
+    keeper = limits.keep(f"doctor-{os.getpid()}", limits.Limits(memory=_TRIAL, cpu=1.0))
+    try:
+        return {"kind": keeper.kind, "means": _KINDS.get(type(keeper).__name__, keeper.kind), "warnings": list(keeper.warnings)}
+    finally:
+        keeper.close()
+
+
+if __name__ == "__main__":
+    print(json.dumps(examine()))
