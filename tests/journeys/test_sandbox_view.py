@@ -92,7 +92,7 @@ def test_image_cannot_be_written(notebook: Notebook) -> None:
     """Neither the kernel's environment nor the system can be written; the private rest can."""
     paths = [Path(os.__file__), Path(sys.prefix) / "new", Path(json.__file__), Path("/usr/new"), Path("/etc/new")]
     code = f"{TRY}found = [tried(lambda p=p: open(p, 'a')) for p in {[str(p) for p in paths]!r}]"
-    assert set(ask(notebook, code)) <= {"OSError", "PermissionError"}  # type: ignore[call-overload]
+    assert set(ask(notebook, code)) <= {"OSError", "PermissionError"}
     private = ("/tmp/x", "~/x", "/dev/shm/x", "/var/tmp/x")
     code = f"{TRY}found = [tried(lambda p=p: open(os.path.expanduser(p), 'w')) for p in {private}]"
     assert ask(notebook, code) == ["done"] * 4

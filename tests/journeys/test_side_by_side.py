@@ -39,7 +39,7 @@ def _wait_gone(directory: Path, act: object) -> bool:
     import select
     import time
 
-    act()  # type: ignore[operator]
+    act()
     deadline = time.monotonic() + DEADLINE
     while directory.exists() and time.monotonic() < deadline:
         select.select([], [], [], 0.02)
