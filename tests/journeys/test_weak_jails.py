@@ -48,8 +48,15 @@ def test_the_weaker_jail_is_taken_and_said_once(notebook: Notebook) -> None:
 
 def test_the_folder_can_be_written_and_the_rest_cannot(notebook: Notebook) -> None:
     """Landlock keeps the environment read-only and the notebook's folder writable."""
-    code = "open('made.txt', 'w').write('x')\ntry:\n    open(os.__file__, 'a')\nexcept OSError as error:\n    print(type(error).__name__)"
-    assert notebook.remote(f"import os\n{code}").stdout == "PermissionError\n"
+    code = """
+import os
+open('made.txt', 'w').write('x')
+try:
+    open(os.__file__, 'a')
+except OSError as error:
+    print(type(error).__name__)
+"""
+    assert notebook.remote(code).stdout == "PermissionError\n"
     assert (notebook.folder / "made.txt").read_text() == "x"
 
 
