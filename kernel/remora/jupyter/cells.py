@@ -11,13 +11,13 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any
 
 from ..client import Connection, Sink, new_run
 from ..errors import RemoraError, RemoteError, RunEnded, from_dict
 from ..states import ENDED, RunState
-from ..wire import Fields, InputReply, Record, RunId, StartRun
+from ..wire import Buffer, Fields, InputReply, Record, RunId, StartRun
 from . import variables
 from .front import Front
 from .options import CellOptions
@@ -32,13 +32,18 @@ _REACTION = 3.0
 _STAGES = {"queued": "queued", "running": "running"}
 
 
+def interrupts_into(token: Callable[[str], None]) -> AbstractContextManager[None]:
+    """Turn SIGINT into tokens while a cell waits."""
+    return _on_interrupt(lambda *_: token(INTERRUPT))
+
+
 @contextmanager
-def interrupts_into(token: Callable[[str], None]) -> Iterator[None]:
-    """Turn SIGINT into tokens while a cell waits; only the main thread gets any."""
+def _on_interrupt(act: Callable[..., object]) -> Iterator[None]:
+    """Have SIGINT do something else for a while; only the main thread gets any."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGINT, lambda *_: token(INTERRUPT))
+    before = signal.signal(signal.SIGINT, act)
     try:
         yield
     finally:
@@ -60,10 +65,16 @@ class CellRun:
         self._stopped = 0
         self._hint_at: float | None = None
 
-    def start(self, code: str, name: str, options: CellOptions, fields: Fields) -> None:
-        """Send the cell off with what it reads; raises SendError before anything has gone if something cannot travel."""
+    def execute(self, code: str, name: str, options: CellOptions, fields: Fields) -> None:
+        """Run the cell to its end, and bind its variables.
+
+        Raises SendError before anything has gone if something that it reads cannot travel, and what its code raises there.
+        """
         self._cargo = variables.load(code, self._session, options, self._namespace)
-        self.send(code, name, options, fields, self._cargo, self.take)
+        with interrupts_into(self._items.put):
+            self.send(code, name, options, fields, self._cargo, self.take)
+            self._wait()
+            self._finish()
 
     def send(self, code: str, name: str, options: CellOptions, fields: Fields, cargo: Cargo, sink: Sink) -> None:
         """Send the cell off with this cargo; `sink` gets its records."""
@@ -93,17 +104,15 @@ class CellRun:
         if isinstance(item, Record):
             self.relay.show(item)
 
-    def wait(self) -> None:
-        """Show what the run prints until it has ended, then bind its variables; raises what its code raised."""
-        with interrupts_into(self._items.put):
-            for item in self._arrivals():
-                if item == INTERRUPT:
-                    self._interrupt()
-                elif isinstance(item, RemoraError):
-                    raise item
-                elif isinstance(item, Record) and self._over(item):
-                    break
-        self._finish()
+    def _wait(self) -> None:
+        """Show what the run prints until it has ended."""
+        for item in self._arrivals():
+            if item == INTERRUPT:
+                self._interrupt()
+            elif isinstance(item, RemoraError):
+                raise item
+            elif isinstance(item, Record) and self._over(item):
+                return
 
     def _arrivals(self) -> Iterator[Any]:
         """Yield what comes, letting the status line have its moments in between."""
@@ -142,22 +151,24 @@ class CellRun:
             self.progress.output()
 
     def _ask(self, content: Fields) -> None:
-        reply = InputReply(self.run, error="nobody can be asked here")
-        before = signal.getsignal(signal.SIGINT)
-        main = threading.current_thread() is threading.main_thread()
         try:
-            if main:
-                signal.signal(signal.SIGINT, signal.default_int_handler)
-            reply = InputReply(self.run, self._front.ask(str(content["prompt"]), bool(content["password"])))
+            with _on_interrupt(signal.default_int_handler):
+                reply = InputReply(self.run, self._front.ask(str(content["prompt"]), bool(content["password"])))
         except KeyboardInterrupt:
             self._interrupt()
             return
         except Exception as error:  # whatever this kernel raises when input is not possible
             reply = InputReply(self.run, error=str(error))
-        finally:
-            if main:
-                signal.signal(signal.SIGINT, before)
         self.connection.send(reply)
+
+    def _fetch(self, names: list[str]) -> tuple[tuple[Buffer, ...], Fields]:
+        """Bring large variables home; a stop leaves them where they are."""
+        try:
+            with _on_interrupt(signal.default_int_handler):
+                return self.connection.fetch(names)
+        except KeyboardInterrupt:
+            why = "bringing it home was interrupted; %remote pull brings it"
+            return (), {"remote": {name: {"type": "value", "repr": "", "reason": why} for name in names}}
 
     def _interrupt(self) -> None:
         """First stop: interrupt the code. Second: end its sandbox."""
@@ -177,7 +188,7 @@ class CellRun:
                 self.relay.show(item)
         if self.result is None:
             raise RunEnded("the run ended without a result", reason="crashed")
-        delivery = variables.unload(self.result, self._session, self._cargo, self._namespace, self.connection.fetch)
+        delivery = variables.unload(self.result, self._session, self._cargo, self._namespace, self._fetch)
         variables.bind(delivery, self._session, self._namespace)
         self.progress.fetched(delivery.nbytes)
         self._front.add_payload(self.result.content.get("payload") or [])

@@ -57,8 +57,7 @@ class Remote:
             progress.place(jail=str(run.connection.facts.get("jail", "")))
             if chosen.detach:
                 return self._detach(run, session, cell, chosen)
-            run.start(cell, _first_line(cell), chosen, self._cell_fields())
-            run.wait()
+            run.execute(cell, _first_line(cell), chosen, self._cell_fields())
         except BaseException as error:
             if not progress.finish(*_final(error), aside=True):
                 _sign(error, text(progress.line))
