@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from collections.abc import Sequence
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
@@ -35,10 +34,10 @@ class Door(click.Group):
         """Return the names of all commands."""
         return sorted({*self.commands, *(plugin.name for plugin in _plugins())})
 
-    def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any) -> Any:
+    def __call__(self, *args: Any, **extra: Any) -> Any:
         """Run the command line and leave with its exit code."""
         try:
-            code = super().main(args, prog_name, **(extra | {"standalone_mode": False}))
+            code = self.main(*args, **(extra | {"standalone_mode": False}))
         except click.ClickException as error:
             code = _complain(_usage(error), USAGE)
         except RemoraError as error:

@@ -1,14 +1,13 @@
-"""`remora run SCRIPT.py::FUNCTION …`: the words after the name become the function's arguments, by its type hints."""
+"""`remora run SCRIPT.py::FUNCTION …`: the script is loaded here, the function runs there, what it returns is printed here."""
 
 from __future__ import annotations
 
 import importlib.util
 import inspect
-import json
 import os
 import sys
+import traceback
 import types
-import typing
 from collections.abc import Callable
 from difflib import get_close_matches
 from pathlib import Path
@@ -16,10 +15,11 @@ from typing import Any
 
 import click
 
-from ..errors import InputError, OptionError
+from ..errors import InputError, RemoraError
 from ..options import CellOptions
+from .words import arguments
 
-_FLAGS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+_THERE = "In the sandbox:"
 
 
 def call(target: str, words: list[str], chosen: CellOptions, detach: bool) -> int:
@@ -27,21 +27,34 @@ def call(target: str, words: list[str], chosen: CellOptions, detach: bool) -> in
     from ..functions import Function
 
     path, _, name = target.rpartition("::")
-    found = _find(load(path), path, name)
-    function = found if isinstance(found, Function) else Function(found, CellOptions())
-    function = function.with_options(**_given(chosen))
+    try:
+        found = _find(load(path), path, name)
+    except Exception as error:  # the script's own code runs when it is loaded
+        return _failed(error)
+    retries = found._retries if isinstance(found, Function) else 0
+    options = chosen.over(found._options) if isinstance(found, Function) else chosen
+    function: Function[..., Any] = Function(_plain(found), options, retries)
     args, kwargs = arguments(_plain(found), words)
     if detach:
         click.echo(function.spawn(*args, **kwargs).id)
         return 0
-    value = function.remote(*args, **kwargs)
+    try:
+        value = function.remote(*args, **kwargs)
+    except Exception as error:  # whatever the function raises comes home as it is
+        return _failed(error)
     if value is not None:
         click.echo(value if isinstance(value, str) else repr(value))
     return 0
 
 
-def _given(chosen: CellOptions) -> dict[str, Any]:
-    return {name: chosen.value(name) for name in chosen.given}
+def _failed(error: Exception) -> int:
+    """Print an exception of the user's code as the code saw it, and return the exit code; raises what is ours."""
+    if isinstance(error, RemoraError) and error.exit_code != 1:
+        raise error
+    there = [note for note in getattr(error, "__notes__", []) if note.startswith(_THERE)]
+    text = there[0] if there else "".join(traceback.format_exception(error))
+    click.echo(text.rstrip("\n"), err=True)
+    return 1
 
 
 def load(path: str) -> types.ModuleType:
@@ -69,130 +82,3 @@ def _find(module: types.ModuleType, path: str, name: str) -> Any:
 def _plain(found: Any) -> Callable[..., Any]:
     function: Callable[..., Any] = inspect.unwrap(found)
     return function
-
-
-# ---- words to arguments ----------------------------------------------------------------------------------------------------
-
-
-def arguments(function: Callable[..., Any], words: list[str]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Return positional and named arguments; OptionError for what the function does not take."""
-    signature = inspect.signature(function)
-    hints = _hints(function)
-    args, kwargs = _split(words, signature, hints)
-    try:
-        bound = signature.bind(*args, **kwargs)
-    except TypeError as error:
-        raise OptionError(f"{function.__name__}{signature} cannot be called so: {error}") from None
-    positional = [name for name, p in signature.parameters.items() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    kinds = {name: hints.get(name, inspect.Parameter.empty) for name in signature.parameters}
-    for name, value in bound.arguments.items():
-        kind = signature.parameters[name].kind
-        if kind is inspect.Parameter.VAR_POSITIONAL:
-            bound.arguments[name] = tuple(read(name, one, kinds[name]) for one in value)
-        elif kind is inspect.Parameter.VAR_KEYWORD:
-            bound.arguments[name] = {key: read(key, one, kinds[name]) for key, one in value.items()}
-        else:
-            bound.arguments[name] = read(name, value, kinds[name])
-    del positional
-    return bound.args, bound.kwargs
-
-
-def _hints(function: Callable[..., Any]) -> dict[str, Any]:
-    try:
-        return typing.get_type_hints(function)
-    except Exception:  # annotations are expressions of the user's, and may raise anything
-        return {}
-
-
-def _split(words: list[str], signature: inspect.Signature, hints: dict[str, Any]) -> tuple[list[str], dict[str, Any]]:
-    args: list[str] = []
-    kwargs: dict[str, Any] = {}
-    left = list(words)
-    while left:
-        word = left.pop(0)
-        if word == "--":
-            return args + left, kwargs
-        if not word.startswith("--"):
-            args.append(word)
-            continue
-        name, equals, value = word[2:].partition("=")
-        name = name.replace("-", "_")
-        if equals:
-            kwargs[name] = value
-        elif _is_flag(name, signature, hints) and (not left or left[0].lower() not in _FLAGS):
-            kwargs[name.removeprefix("no_") if name not in signature.parameters else name] = name in signature.parameters
-        elif not left:
-            raise OptionError(f"--{name} has no value; write --{name} VALUE")
-        else:
-            kwargs[name] = left.pop(0)
-    return args, kwargs
-
-
-def _is_flag(name: str, signature: inspect.Signature, hints: dict[str, Any]) -> bool:
-    plain = name if name in signature.parameters else name.removeprefix("no_")
-    return hints.get(plain) is bool or isinstance(getattr(signature.parameters.get(plain), "default", None), bool)
-
-
-def read(name: str, value: Any, kind: Any) -> Any:
-    """Return a word as the type that the function wants; without a type, by what it looks like."""
-    if not isinstance(value, str):
-        return value
-    origin = typing.get_origin(kind)
-    if origin is typing.Literal:
-        return _one_of(name, value, typing.get_args(kind))
-    if origin in (typing.Union, types.UnionType):
-        return _either(name, value, typing.get_args(kind))
-    if origin in (list, tuple, dict, set) or kind in (list, tuple, dict, set):
-        return _collection(name, value, kind)
-    return _plain_value(name, value, kind)
-
-
-def _plain_value(name: str, value: str, kind: Any) -> Any:
-    if kind is inspect.Parameter.empty or kind is Any:
-        from ..headless.parameters import typed
-
-        return typed(value)
-    if kind is bool:
-        if value.lower() not in _FLAGS:
-            raise OptionError(f"--{name} {value} is neither true nor false")
-        return _FLAGS[value.lower()]
-    if kind in (int, float, complex, Path):
-        try:
-            return kind(value)
-        except ValueError:
-            raise OptionError(f"--{name} {value} is no {kind.__name__}") from None
-    return value
-
-
-def _one_of(name: str, value: str, choices: tuple[Any, ...]) -> Any:
-    for choice in choices:
-        if str(choice) == value:
-            return choice
-    raise OptionError(f"--{name} {value} is none of {', '.join(map(str, choices))}")
-
-
-def _either(name: str, value: str, kinds: tuple[Any, ...]) -> Any:
-    if type(None) in kinds and value in ("None", "none", ""):
-        return None
-    trouble: OptionError | None = None
-    for kind in sorted((k for k in kinds if k is not type(None)), key=lambda k: k is str):
-        try:
-            return read(name, value, kind)
-        except OptionError as error:
-            trouble = error
-    raise trouble or OptionError(f"--{name} {value} is not understood")
-
-
-def _collection(name: str, value: str, kind: Any) -> Any:
-    """Return a JSON value, or words with commas for a list."""
-    origin = typing.get_origin(kind) or kind
-    inner = next(iter(typing.get_args(kind)), inspect.Parameter.empty)
-    try:
-        found = json.loads(value)
-    except ValueError:
-        if origin is dict:
-            raise OptionError(f"--{name} {value} is no JSON object; write it like '{{\"a\": 1}}'") from None
-        found = [read(name, part.strip(), inner) for part in value.split(",")]
-    if not isinstance(found, dict if origin is dict else list):
-        found = [found]
-    return origin(found)

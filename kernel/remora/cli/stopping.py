@@ -54,14 +54,15 @@ def _stop(sandboxes: list[str], everything: bool) -> list[str]:
 
 def _anything() -> bool:
     """Return whether a backend serves, or sandboxes wait for one to take them up."""
-    from ..settings import UPLINK, state_directory
+    from .. import launch
+    from ..settings import UPLINK
 
     if UPLINK.text:
         return True
     with contextlib.suppress(OSError):
         _dial().close()
         return True
-    return any((state_directory() / "sandboxes").glob("*"))
+    return any((launch.backend_directory() / "sandboxes").glob("*"))
 
 
 def _dial() -> socket.socket:

@@ -1,6 +1,6 @@
 """What a person who follows a run sees in the terminal: its output as text, and one line that says how far it is.
 
-Law: output goes where the code sent it, what is said about the run goes to standard error; colours only where a terminal shows them.
+Law: output goes where the code sent it, what is said about the run goes to standard error; colours only in a terminal.
 """
 
 from __future__ import annotations

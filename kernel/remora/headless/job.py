@@ -13,7 +13,7 @@ from typing import Any
 
 import nbformat
 
-from .. import launch
+from .. import launch, settings
 from ..errors import StateError
 from ..wire import RunId
 from .document import Notebook
