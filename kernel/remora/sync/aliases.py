@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 import gc
 import types
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from typing import Any
 
 from remora.sync.arrays import root_of
@@ -24,17 +24,24 @@ def linked(moving: Iterable[str], others: Iterable[str], namespace: Mapping[str,
     """Return those of `others` that share a changeable object with `moving`, or with one that does."""
     rest = list(others)
     reached = nodes([namespace[name] for name in moving], namespace) if rest else set()
-    waiting = {name: nodes([namespace[name]], namespace) for name in rest} if reached else {}
+    apart: dict[str, set[int]] = {}
     found: set[str] = set()
-    while near := [name for name, own in waiting.items() if not own.isdisjoint(reached)]:
+    for name in rest if reached else ():
+        own = nodes([namespace[name]], namespace, reached)
+        if own.isdisjoint(reached):
+            apart[name] = own
+        else:
+            found.add(name)
+            reached |= own
+    while near := [name for name, own in apart.items() if not own.isdisjoint(reached)]:
         for name in near:
-            reached |= waiting.pop(name)
+            reached |= apart.pop(name)
         found.update(near)
     return found
 
 
-def nodes(values: Iterable[Any], namespace: Mapping[str, Any]) -> set[int]:
-    """Return the ids of all changeable objects that the values lead to, each looked at once."""
+def nodes(values: Iterable[Any], namespace: Mapping[str, Any], known: Set[int] = frozenset()) -> set[int]:
+    """Return the ids of all changeable objects that the values lead to, but for those behind known ones."""
     found: set[int] = set()
     seen: set[int] = {id(namespace)}
     layer = list(values)
@@ -51,7 +58,8 @@ def nodes(values: Iterable[Any], namespace: Mapping[str, Any]) -> set[int]:
                 item = root_of(item)
             if _changes(item):
                 found.add(id(item))
-            fresh.append(item)
+            if id(item) not in known:
+                fresh.append(item)
         layer = [inner for item in fresh if type(item) is types.FunctionType for inner in _function_parts(item)]
         layer += gc.get_referents(*(item for item in fresh if type(item) is not types.FunctionType))
         layer += [inner for item in fresh if _holds_objects(item) for inner in item.flat]

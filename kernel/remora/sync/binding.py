@@ -6,7 +6,7 @@ hold it see them; where it cannot, every name that was bound to it is bound to i
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 from remora.sync.aliases import nodes
@@ -25,30 +25,30 @@ def bind(
 
 
 def _keep_identity(old: Any, new: Any, values: Mapping[str, object], namespace: dict[str, Any]) -> None:
-    inside_another = id(new) in nodes([value for value in values.values() if value is not new], namespace)
-    stays, goes = (old, new) if not inside_another and take_over(old, new) else (new, old)
+    take_over = _way(old, new)
+    if take_over is not None and id(new) in nodes([value for value in values.values() if value is not new], namespace):
+        take_over = None  # others hold the successor itself
+    if take_over is not None:
+        take_over()
+    stays, goes = (new, old) if take_over is None else (old, new)
     for name in [name for name, value in namespace.items() if value is goes]:
         namespace[name] = stays
 
 
-def take_over(old: Any, new: Any) -> bool:
-    """Give an object the contents of another of its type; False if that cannot be done safely."""
+def _way(old: Any, new: Any) -> Callable[[], object] | None:
+    """Return what gives an object the contents of another of its type; None where that cannot be done safely."""
     kind = type(old)
     if kind is not type(new):
-        return False
+        return None
     if kind in (list, bytearray):
-        old[:] = new
-    elif kind in (dict, set):
-        old.clear()
-        old.update(new)
-    elif kind.__name__ == "ndarray" and _same_layout(old, new):
-        old[...] = new
-    elif _plain(kind):
-        vars(old).clear()
-        vars(old).update(vars(new))
-    else:
-        return False
-    return True
+        return lambda: old.__setitem__(slice(None), new)
+    if kind in (dict, set):
+        return lambda: (old.clear(), old.update(new))
+    if kind.__name__ == "ndarray" and _same_layout(old, new):
+        return lambda: old.__setitem__(..., new)
+    if _plain(kind):
+        return lambda: (vars(old).clear(), vars(old).update(vars(new)))
+    return None
 
 
 def _same_layout(old: Any, new: Any) -> bool:

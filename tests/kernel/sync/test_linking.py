@@ -91,6 +91,24 @@ def test_what_several_variables_share_is_looked_at_once() -> None:
     assert len(looks) == 2 * once > 0
 
 
+def test_what_is_known_to_be_linked_is_not_walked_again() -> None:
+    """A variable that leads into what moves already is linked at once; what only it leads to still leads on."""
+    looks = []
+
+    class Watched:
+        @property
+        def __class__(self) -> type:
+            looks.append(self)
+            return Watched
+
+    inside, own = [Watched()], [1]
+    space = {"a": [inside], "b": [inside, own], "c": [own], "d": [2]}
+    assert linked(["a"], ["d"], space) == set()
+    once = len(looks)
+    assert linked(["a"], ["b", "c", "d"], space) == {"b", "c"}
+    assert len(looks) == 2 * once > 0
+
+
 def test_views_of_one_array_link() -> None:
     """Views share memory, also without sharing an object; so do elements of an object array."""
     array, part = np.zeros(10), [1]
