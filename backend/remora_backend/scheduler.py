@@ -1,30 +1,40 @@
 """Which call goes to which sandbox, and how many sandboxes of functions there should be. Pure: event in, instructions out.
 
 Law: no clocks, no I/O, no ids made here. Whoever carries out the instructions reports what came of them as the next event.
-Calls are served in the order they came; a pool is all sandboxes that can run the same function, named by its key.
+A pool is all sandboxes that can run the same function, named by its key; within a pool calls are served in the order they came. A
+pool without any sandbox takes a place from the others as soon as its first call is the oldest one that waits.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable
+from collections import Counter, deque
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
+from itertools import islice
 
 from remora.wire import RunId, SandboxId
 
 
 @dataclass(frozen=True)
 class CallQueued:
-    """A call wants a sandbox of the pool `key`, on `cores` processors."""
+    """A call wants a sandbox of the pool `key`, on `cores` processors; `within` is the call whose code waits for it."""
 
     run: RunId
     key: str
     cores: float
+    within: RunId | None = None
 
 
 @dataclass(frozen=True)
 class CallEnded:
     """A call is over, or was cancelled while queued."""
+
+    run: RunId
+
+
+@dataclass(frozen=True)
+class CallReturned:
+    """A sandbox had ended before it took the call that was assigned to it."""
 
     run: RunId
 
@@ -88,8 +98,14 @@ class Fail:
     run: RunId
 
 
-Event = CallQueued | CallEnded | SandboxReady | SandboxGone | SandboxUnused
+Event = CallQueued | CallEnded | CallReturned | SandboxReady | SandboxGone | SandboxUnused
 Instruction = Open | Assign | Rest | Close | Fail
+
+
+@dataclass
+class _Waiting:
+    number: int
+    call: CallQueued
 
 
 @dataclass
@@ -97,7 +113,13 @@ class _Sandbox:
     key: str
     cores: float
     ready: bool = False
-    run: RunId | None = None
+    leaving: bool = False
+    work: _Waiting | None = None
+
+    @property
+    def free(self) -> bool:
+        """True while it can take a call."""
+        return self.ready and self.work is None and not self.leaving
 
 
 @dataclass
@@ -106,87 +128,144 @@ class Scheduler:
 
     cores: float
     name: Callable[[], SandboxId]
-    _queue: deque[CallQueued] = field(default_factory=deque)
+    _queues: dict[str, deque[_Waiting]] = field(default_factory=dict)
     _sandboxes: dict[SandboxId, _Sandbox] = field(default_factory=dict)
     _assigned: dict[RunId, SandboxId] = field(default_factory=dict)
+    _within: dict[RunId, RunId] = field(default_factory=dict)
+    """Calls that have not ended, with the calls that wait for them."""
+    _count: int = 0
 
     def handle(self, event: Event) -> list[Instruction]:
         """Take one event and return what is to be done now, in order."""
+        done: list[Instruction] = []
+        unlucky = None
         if isinstance(event, CallQueued):
-            self._queue.append(event)
+            self._queue(event)
         elif isinstance(event, CallEnded):
             self._release(event.run)
+        elif isinstance(event, CallReturned):
+            self._take_back(event.run)
         elif isinstance(event, SandboxReady):
             self._sandboxes[event.sandbox].ready = True
         elif isinstance(event, SandboxGone):
-            return [*self._lose(event), *self._fill()]
-        elif isinstance(event, SandboxUnused):
-            return self._retire(event.sandbox)
-        return [*self._fill(), *self._rest(event)]
+            # a pool whose sandbox did not start gets no other at once: that would not start either
+            unlucky = None if event.started else self._key_of(event.sandbox)
+            done = self._lose(event)
+        elif not self._retire(event.sandbox):
+            return []
+        else:
+            done = [Close(event.sandbox)]
+        return [*done, *self._assign(), *self._open(unlucky), *self._rest(event)]
+
+    # -- what happened
+
+    def _queue(self, call: CallQueued) -> None:
+        self._count += 1
+        self._queues.setdefault(call.key, deque()).append(_Waiting(self._count, call))
+        if call.within is not None:
+            self._within[call.run] = call.within
 
     def _release(self, run: RunId) -> None:
+        self._within.pop(run, None)
+        name = self._assigned.pop(run, None)
+        if name is None:
+            for key, queue in self._queues.items():
+                self._queues[key] = deque(w for w in queue if w.call.run != run)
+        elif name in self._sandboxes:
+            self._sandboxes[name].work = None
+
+    def _take_back(self, run: RunId) -> None:
+        """Put a call back in front; its sandbox takes no other, since it is about to be gone."""
         sandbox = self._sandboxes.get(self._assigned.pop(run, SandboxId("")))
-        if sandbox is not None:
-            sandbox.run = None
-        self._queue = deque(call for call in self._queue if call.run != run)
+        if sandbox is not None and sandbox.work is not None:
+            self._queues.setdefault(sandbox.key, deque()).appendleft(sandbox.work)
+            sandbox.work, sandbox.leaving = None, True
 
     def _lose(self, event: SandboxGone) -> list[Instruction]:
         lost = self._sandboxes.pop(event.sandbox, None)
-        if lost is None:
+        if lost is None or event.started or any(s.key == lost.key and self._serves(s) for s in self._sandboxes.values()):
             return []
-        if lost.run is not None:
-            self._assigned.pop(lost.run, None)
-        if event.started:
-            return []
-        # one that never started would not start again either: its calls fail instead of waiting for ever
-        hopeless = [call for call in self._queue if call.key == lost.key]
-        self._queue = deque(call for call in self._queue if call.key != lost.key)
-        return [Fail(call.run) for call in hopeless]
+        # its calls fail instead of waiting for ever
+        hopeless = [waiting.call.run for waiting in self._queues.pop(lost.key, ())]
+        for run in hopeless:
+            self._within.pop(run, None)
+        return [Fail(run) for run in hopeless]
 
-    def _retire(self, name: SandboxId) -> list[Instruction]:
+    def _serves(self, sandbox: _Sandbox) -> bool:
+        """Say whether a sandbox will take another call, which one that waits for a call of its own may never do."""
+        waits = sandbox.work is not None and sandbox.work.call.run in self._within.values()
+        return sandbox.ready and not sandbox.leaving and not waits
+
+    def _key_of(self, name: SandboxId) -> str | None:
         sandbox = self._sandboxes.get(name)
-        if sandbox is None or sandbox.run is not None:
-            return []
-        del self._sandboxes[name]
-        return [Close(name), *self._fill()]
+        return sandbox.key if sandbox is not None else None
 
-    def _fill(self) -> list[Instruction]:
+    def _retire(self, name: SandboxId) -> bool:
+        sandbox = self._sandboxes.get(name)
+        if sandbox is None or not sandbox.free:
+            return False
+        del self._sandboxes[name]
+        return True
+
+    # -- what is to be done
+
+    def _assign(self) -> list[Instruction]:
         done: list[Instruction] = []
-        waiting: deque[CallQueued] = deque()
-        coming = {name: s for name, s in self._sandboxes.items() if not s.ready}
-        for call in self._queue:
-            free = next((n for n, s in self._sandboxes.items() if s.key == call.key and s.ready and s.run is None), None)
-            if free is not None:
-                self._sandboxes[free].run = call.run
-                self._assigned[call.run] = free
-                done.append(Assign(call.run, free))
-                continue
-            waiting.append(call)
-            promised = next((n for n, s in coming.items() if s.key == call.key), None)
-            if promised is not None:
-                del coming[promised]
-            elif self._make_room(call, done):
+        for name, sandbox in self._sandboxes.items():
+            queue = self._queues.get(sandbox.key)
+            if sandbox.free and queue and not self._yields(queue[0]):
+                sandbox.work = queue.popleft()
+                self._assigned[sandbox.work.call.run] = name
+                done.append(Assign(sandbox.work.call.run, name))
+        self._queues = {key: queue for key, queue in self._queues.items() if queue}
+        return done
+
+    def _yields(self, waiting: _Waiting) -> bool:
+        """Say whether a call has to leave its place to a pool that has none, whose call is older and finds no room."""
+        older = [queue[0] for queue in self._starving() if queue[0].number < waiting.number]
+        return any(not self._fits(one.call) for one in older)
+
+    def _starving(self) -> list[deque[_Waiting]]:
+        served = {sandbox.key for sandbox in self._sandboxes.values()}
+        return [queue for key, queue in self._queues.items() if queue and key not in served]
+
+    def _open(self, unlucky: str | None) -> list[Instruction]:
+        done: list[Instruction] = []
+        coming = Counter(s.key for s in self._sandboxes.values() if not s.ready)
+        served = {sandbox.key for sandbox in self._sandboxes.values()}
+        wanting = [item for item in self._queues.items() if item[0] != unlucky]
+        for key, queue in sorted(wanting, key=lambda item: (item[0] in served, item[1][0].number)):
+            for waiting in islice(queue, coming[key], None):
+                if not self._make_room(waiting.call, done):
+                    break
                 new = self.name()
-                self._sandboxes[new] = _Sandbox(call.key, call.cores)
-                done.append(Open(call.key, new))
-        self._queue = waiting
+                self._sandboxes[new] = _Sandbox(key, waiting.call.cores)
+                done.append(Open(key, new))
+            else:
+                continue
+            if key not in served:
+                return done  # whatever gets free is for this one
         return done
 
     def _make_room(self, call: CallQueued, done: list[Instruction]) -> bool:
         """Say whether another sandbox fits, ending unused ones of other pools if that makes it fit; one sandbox always fits."""
-        idle = [n for n, s in self._sandboxes.items() if s.ready and s.run is None and s.key != call.key]
-        while self._sandboxes and self._used() + call.cores > self.cores:
-            if not idle:
-                return False
+        idle = [name for name, s in self._sandboxes.items() if s.free and s.key != call.key]
+        if not self._fits(call, without=idle):
+            return False
+        while not self._fits(call):
             name = idle.pop(0)
             del self._sandboxes[name]
             done.append(Close(name))
         return True
 
-    def _used(self) -> float:
-        return sum(s.cores for s in self._sandboxes.values())
+    def _fits(self, call: CallQueued, without: Collection[SandboxId] = ()) -> bool:
+        """Say whether there are cores for the call. One that waits for another uses none, or both would wait for ever."""
+        waiting = set(self._within.values())
+        there = (s for name, s in self._sandboxes.items() if name not in without)
+        used = sum(s.cores for s in there if s.work is None or s.work.call.run not in waiting)
+        return not used or used + call.cores <= self.cores
 
     def _rest(self, event: Event) -> list[Instruction]:
         if isinstance(event, CallQueued):
             return []
-        return [Rest(name) for name, s in self._sandboxes.items() if s.ready and s.run is None]
+        return [Rest(name) for name, s in self._sandboxes.items() if s.free]

@@ -1,0 +1,221 @@
+"""The scheduler: which instructions follow which events, and what holds whatever happens."""
+
+from __future__ import annotations
+
+import itertools
+from collections import defaultdict
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from remora.wire import RunId, SandboxId
+from remora_backend import scheduler as plan
+
+
+def made(cores=2.0):
+    """Return a scheduler that names its sandboxes s1, s2 and so on."""
+    numbers = itertools.count(1)
+    return plan.Scheduler(cores, lambda: SandboxId(f"s{next(numbers)}"))
+
+
+def queued(run, key="a", cores=1.0, within=None):
+    """Return the event that a call is queued."""
+    return plan.CallQueued(RunId(run), key, cores, within and RunId(within))
+
+
+def play(scheduler, *events):
+    """Return the instructions that follow the last of these events."""
+    done = []
+    for event in events:
+        done = scheduler.handle(event)
+    return done
+
+
+S1, S2, S3 = SandboxId("s1"), SandboxId("s2"), SandboxId("s3")
+ready, ended = plan.SandboxReady, plan.CallEnded
+
+TABLE = [
+    ("a first call opens a sandbox", [queued("r1")], [plan.Open("a", S1)]),
+    ("a ready sandbox takes the call", [queued("r1"), ready(S1)], [plan.Assign("r1", S1)]),
+    ("a sandbox on its way is counted", [queued("r1"), queued("r2"), queued("r3")], []),
+    ("a second call opens a second sandbox", [queued("r1"), queued("r2")], [plan.Open("a", S2)]),
+    ("a free sandbox is used again", [queued("r1"), ready(S1), ended("r1"), queued("r2")], [plan.Assign("r2", S1)]),
+    ("the next in line follows", [*map(queued, ("r1", "r2", "r3")), ready(S1), ready(S2), ended("r2")], [plan.Assign("r3", S2)]),
+    ("a sandbox with nothing to do rests", [queued("r1"), ready(S1), ended("r1")], [plan.Rest(S1)]),
+    ("one unused for long is closed", [queued("r1"), ready(S1), ended("r1"), plan.SandboxUnused(S1)], [plan.Close(S1)]),
+    ("one that works is not closed", [queued("r1"), ready(S1), plan.SandboxUnused(S1)], []),
+    ("one that is not known is not closed", [plan.SandboxUnused(S1)], []),
+    ("a call cancelled while queued leaves its sandbox resting", [queued("r1"), ended("r1"), ready(S1)], [plan.Rest(S1)]),
+    (
+        "an unused sandbox of another pool makes room",
+        [queued("r1", cores=2.0), ready(S1), ended("r1"), queued("r2", "b")],
+        [plan.Close(S1), plan.Open("b", S2)],
+    ),
+    (
+        "unused sandboxes stay where ending them would not make room",
+        [queued("r1"), queued("r2"), ready(S1), ready(S2), ended("r1"), queued("r3", "b", 2.0)],
+        [],
+    ),
+    ("more than the machine has is tried all the same", [queued("r1", cores=64.0)], [plan.Open("a", S1)]),
+    ("a sandbox that never started fails its calls", [queued("r1"), plan.SandboxGone(S1, started=False)], [plan.Fail("r1")]),
+    (
+        "another that works keeps the pool's calls alive",
+        [queued("r1"), queued("r2"), ready(S1), plan.SandboxGone(S2, started=False)],
+        [],
+    ),
+    (
+        "a lost sandbox is replaced for those that wait",
+        [*map(queued, ("r1", "r2", "r3")), ready(S1), ready(S2), plan.SandboxGone(S1, started=True)],
+        [plan.Open("a", S3)],
+    ),
+    ("a call that was not taken waits in front", [queued("r1"), ready(S1), plan.CallReturned("r1")], [plan.Open("a", S2)]),
+    (
+        "a call that was not taken goes to the next sandbox first",
+        [*map(queued, ("r1", "r2", "r3")), ready(S1), plan.CallReturned("r1"), ready(S2)],
+        [plan.Assign("r1", S2)],
+    ),
+    (
+        "a call that waits for another uses no cores",
+        [queued("r1", cores=2.0), ready(S1), queued("r2", "b", 2.0, within="r1")],
+        [plan.Open("b", S2)],
+    ),
+    (
+        "a pool without a sandbox gets its turn from one that never rests",
+        [*map(queued, ("r1", "r2")), ready(S1), ready(S2), queued("r3", "b"), queued("r4"), ended("r1")],
+        [plan.Close(S1), plan.Open("b", S3)],
+    ),
+    (
+        "what gets free is kept for a large call that waits",
+        [*map(queued, ("r1", "r2")), ready(S1), ready(S2), queued("r3", "b", 2.0), queued("r4"), ended("r1")],
+        [plan.Rest(S1)],
+    ),
+]
+
+
+@pytest.mark.parametrize(("events", "expected"), [row[1:] for row in TABLE], ids=[row[0] for row in TABLE])
+def test_what_follows_an_event(events, expected):
+    """The last event is followed by exactly these instructions."""
+    assert play(made(), *events) == expected
+
+
+class World:
+    """Plays a machine: keeps what the scheduler should know, and checks each instruction against it."""
+
+    def __init__(self, cores):
+        """Start with nothing."""
+        self.scheduler, self.cores = made(cores), cores
+        self.calls, self.order = {}, defaultdict(list)
+        self.pools, self.starting, self.held, self.over = {}, set(), {}, set()
+
+    def tell(self, event):
+        """Tell the scheduler, and carry out what it says."""
+        for instruction in self.scheduler.handle(event):
+            getattr(self, type(instruction).__name__.lower())(instruction)
+
+    def parents(self):
+        """Return the calls that wait for another one."""
+        return {self.calls[run].within for run in self.calls if run not in self.over} - {None}
+
+    def queue(self, call):
+        """Queue a call."""
+        self.calls[call.run] = call
+        self.order[call.key].append(call.run)
+        self.tell(call)
+
+    def open(self, new):
+        """Open a sandbox: never twice by one name, and only where there are cores for it."""
+        assert new.sandbox not in self.pools
+        waiting = self.order[new.key]
+        self.pools[new.sandbox] = (new.key, self.calls[waiting[0]].cores)
+        self.starting.add(new.sandbox)
+        working = [s for s in self.pools if self.held.get(s) not in self.parents()]
+        assert len(working) == 1 or sum(self.pools[s][1] for s in working) <= self.cores
+
+    def assign(self, given):
+        """Take a call to a sandbox: of its pool, ready, free; the first of its pool that waits."""
+        key, _ = self.pools[given.sandbox]
+        assert given.sandbox not in self.starting and given.sandbox not in self.held
+        assert self.order[key].pop(0) == given.run
+        self.held[given.sandbox] = given.run
+
+    def rest(self, idle):
+        """Let a sandbox rest that has nothing to do."""
+        assert idle.sandbox not in self.held and idle.sandbox not in self.starting
+
+    def close(self, unused):
+        """End a sandbox: never one that works."""
+        assert unused.sandbox not in self.held and unused.sandbox not in self.starting
+        del self.pools[unused.sandbox]
+
+    def fail(self, hopeless):
+        """Fail a call: one that waits."""
+        self.order[self.calls[hopeless.run].key].remove(hopeless.run)
+        self.over.add(hopeless.run)
+
+    def end(self, sandbox):
+        """End the call of a sandbox."""
+        run = self.held.pop(sandbox)
+        self.over.add(run)
+        self.tell(plan.CallEnded(run))
+
+    def cancel(self, run):
+        """Cancel a call that waits."""
+        self.order[self.calls[run].key].remove(run)
+        self.over.add(run)
+        self.tell(plan.CallEnded(run))
+
+    def give_back(self, sandbox):
+        """Give back a call that its sandbox did not take, since it had ended; then it is gone."""
+        run = self.held.pop(sandbox)
+        self.order[self.calls[run].key].insert(0, run)
+        self.tell(plan.CallReturned(run))
+        self.lose(sandbox)
+
+    def lose(self, sandbox):
+        """Kill a sandbox and its call; until the scheduler hears of it, it may give it another call, which comes back."""
+        started = sandbox not in self.starting
+        run = self.held.pop(sandbox, None)
+        if run is not None:
+            self.over.add(run)
+            self.tell(plan.CallEnded(run))
+        if sandbox in self.held:
+            self.give_back(sandbox)
+            return
+        self.starting.discard(sandbox)
+        self.pools.pop(sandbox, None)
+        self.tell(plan.SandboxGone(sandbox, started))
+
+    def start(self, sandbox):
+        """Let a sandbox be ready."""
+        self.starting.discard(sandbox)
+        self.tell(plan.SandboxReady(sandbox))
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data(), st.sampled_from([1.0, 2.0, 4.0]))
+def test_no_call_is_lost_or_run_twice_and_cores_are_kept(data, cores):
+    """Whatever happens: capacity holds, each pool is first in first out, and in the end every call has ended."""
+    world, numbers = World(cores), itertools.count(1)
+    sizes = {"a": 1.0, "b": 0.5, "c": 2.0}
+    for _ in range(data.draw(st.integers(1, 25))):
+        working, waiting = list(world.held), [run for runs in world.order.values() for run in runs]
+        choices = {
+            "queue": ["a", "b", "c"],
+            "start": sorted(world.starting),
+            "end": [s for s in working if world.held[s] not in world.parents()],
+            "cancel": [run for run in waiting if run not in world.parents()],
+            "give_back": [s for s in working if world.held[s] not in world.parents()],
+            "lose": sorted(s for s in world.pools if world.held.get(s) not in world.parents()),
+        }
+        step = data.draw(st.sampled_from([name for name, items in choices.items() if items]))
+        item = data.draw(st.sampled_from(choices[step]))
+        if step == "queue":
+            within = data.draw(st.sampled_from([None, *(world.held.values())]))
+            item = queued(f"r{next(numbers)}", item, sizes[item], within)
+        getattr(world, step)(item)
+    for _ in range(1000):
+        if world.starting:
+            world.start(min(world.starting))
+        elif left := [s for s in world.held if world.held[s] not in world.parents()]:
+            world.end(left[0])
+    assert world.over == set(world.calls)
