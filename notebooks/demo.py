@@ -1,7 +1,7 @@
 """`make demo`: the first notebook, run without a browser through the kernel *Python 3 (Remora)*, and a table of what ran where.
 
-Law: works on a copy in demo/, with a state directory of its own that is gone afterwards; the figures are those that the kernel
-reports in the metadata of its replies, none is measured here.
+Law: works on a copy in demo/, or in the folder given as argument, with a state directory of its own that is gone afterwards;
+the figures are those that the kernel reports in the metadata of its replies, none is measured here.
 """
 
 from __future__ import annotations
@@ -97,9 +97,9 @@ def row(cell: Any) -> str:
     return ROW.format(title[: WIDTH - len(failed)] + failed, where, f"{began.astimezone():%H:%M:%S}", f"{took:.2f} s", *moved)
 
 
-def main() -> int:
-    """Run the demo, and return its exit code."""
-    path = copy(SOURCE.parent / "demo")
+def main(target: Path) -> int:
+    """Run the demo in the folder `target`, and return its exit code."""
+    path = copy(target)
     print(f"remora: running notebooks/{NAME}.ipynb on {os.cpu_count()} cores\n\n{HEAD}\n{'-' * len(HEAD)}", flush=True)
     try:
         with own_state() as state:
@@ -107,9 +107,11 @@ def main() -> int:
     except (CellExecutionError, RemoraError) as error:
         print(error, file=sys.stderr)
         return getattr(error, "exit_code", 1)
-    print(f"\nThe executed notebook: demo/{path.name}\nThe same as a page:    demo/{path.with_suffix('.html').name}")
+    print(
+        f"\nThe executed notebook: {os.path.relpath(path)}\nThe same as a page:    {os.path.relpath(path.with_suffix('.html'))}"
+    )
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(Path(sys.argv[1]) if sys.argv[1:] else SOURCE.parent / "demo"))
