@@ -28,6 +28,7 @@ async def run_call(guest: Guest, message: StartRun, outcome: Outcome) -> None:
     try:
         result = await _call(guest, message, function, args, kwargs)
     except BaseException as error:  # SystemExit and KeyboardInterrupt too are how a call may end
+        guest.interrupts.forbid()
         guest.end_fork()
         outcome.fail(error)
         return

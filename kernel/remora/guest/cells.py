@@ -50,6 +50,7 @@ async def execute(guest: Guest, run: RunId, cell: Cell, outcome: Outcome) -> Non
     try:
         result = await _run(guest, shell, run, cell)
     except KeyboardInterrupt as interrupt:  # it came when the code had just begun or ended
+        guest.interrupts.forbid()
         outcome.fail(interrupt, shell.failure or ["KeyboardInterrupt: "])
     guest.end_fork()
     if result is not None and not result.success:

@@ -61,6 +61,14 @@ class Interrupts:
         signal.signal(signal.SIGINT, _ignore)
         self._current = self._awaiting = None
 
+    def cut(self) -> bool:
+        """Interrupt the cell that awaits, since the interrupt met a task beside it; False if there is none."""
+        if self._awaiting is None:
+            return False
+        self._cut = True
+        self._awaiting.cancel()
+        return True
+
     def forget(self) -> None:
         """Let a forked child be interrupted as any process is."""
         signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -124,8 +124,8 @@ class Guest:
             try:
                 message = await self._queue.get()
                 await self._run(message) if isinstance(message, StartRun) else self._answer(message)
-            except BaseException:  # an alarm of the user's may raise at any moment, also when nothing runs
-                self.show_stray()
+            except BaseException as error:  # an alarm of the user's may raise at any moment, also when nothing runs
+                self.show_stray(error)
 
     async def _run(self, message: StartRun) -> None:
         body, outcome = message.body, Outcome()
@@ -154,10 +154,13 @@ class Guest:
             return False
         return True
 
-    def show_stray(self) -> None:
-        """Show an exception that user code raised outside of any run, such as out of a signal handler."""
-        self.interrupts.forbid()
-        traceback.print_exc()
+    def show_stray(self, error: BaseException) -> None:
+        """Show an exception that user code raised outside of any run, such as out of a signal handler or a background task.
+
+        An interrupt that met a task beside the cell that awaits is meant for that cell.
+        """
+        if not (isinstance(error, KeyboardInterrupt) and self.interrupts.cut()):
+            traceback.print_exception(type(error), error, error.__traceback__)
 
     def _answer(self, question: AskGuest) -> None:
         try:
@@ -249,5 +252,5 @@ def main() -> None:
     while not serving.done():
         try:
             guest.loop.run_forever()
-        except BaseException:  # out of a background task or a signal handler of the user's; everything else goes on
-            guest.show_stray()
+        except BaseException as error:  # out of a background task or a signal handler of the user's; the rest goes on
+            guest.show_stray(error)

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 import remora
 from remora.frames import Decoder, encode
 from remora.sync import codec
@@ -60,16 +59,16 @@ class Ended:
         return self.part("exception")["exception"]
 
     def outputs(self, *msg_types: str) -> list[dict[str, Any]]:
-        """The contents of its outputs, of these message types or all."""
+        """Return the contents of its outputs, of these message types or all."""
         found = [emit.content for emit in self.emits if emit.type == "output"]
         return [one for one in found if not msg_types or one["msg_type"] in msg_types]
 
     def text(self, name: str = "stdout") -> str:
-        """All text of one stream."""
+        """Return all text of one stream."""
         return "".join(one["content"]["text"] for one in self.outputs("stream") if one["content"]["name"] == name)
 
     def plain(self) -> str:
-        """The text form of what was displayed as the result."""
+        """Return the text form of what was displayed as the result."""
         return self.outputs("execute_result")[0]["content"]["data"]["text/plain"]
 
 
@@ -161,7 +160,10 @@ class RealGuest:
     def notebook(self, *cells: Any, **body: Any) -> Ended:
         """Run a notebook to its end; a cell is its text, or its text and tags."""
         made = [cell if isinstance(cell, tuple) else (cell, []) for cell in cells]
-        nodes = [{"cell_type": "code", "source": text, "metadata": {"tags": tags}, "id": f"c{i}"} for i, (text, tags) in enumerate(made)]
+        nodes = [
+            {"cell_type": "code", "source": text, "metadata": {"tags": tags}, "id": f"c{i}"}
+            for i, (text, tags) in enumerate(made)
+        ]
         return self.finish(self.start("notebook", {"notebook": {"cells": nodes}, "allow_errors": False, **body}))
 
     def ask(self, op: str, **args: Any) -> Answer:

@@ -9,7 +9,10 @@ def test_top_level_await(guest):
 
 def test_task_goes_on_after_its_cell(guest):
     """A task made in one cell goes on while the guest is idle, and prints into the cell that made it."""
-    run = guest.cell("import asyncio\nasync def later():\n    await asyncio.sleep(0.05)\n    print('later')\ntask = asyncio.create_task(later())")
+    run = guest.cell(
+        "import asyncio\nasync def later():\n    await asyncio.sleep(0.05)\n    print('later')\n"
+        "task = asyncio.create_task(later())"
+    )
     guest.finish(run)
     emit = guest.receive()
     assert emit.run == run and emit.content["content"]["text"] == "later\n"

@@ -5,7 +5,21 @@ import sys
 
 import pytest
 
-NAMES = ["comm", "random", "remora", "IPython", "json", "service", "asyncio", "dill", "traitlets", "socket", "queue", "code", "token"]
+NAMES = [
+    "comm",
+    "random",
+    "remora",
+    "IPython",
+    "json",
+    "service",
+    "asyncio",
+    "dill",
+    "traitlets",
+    "socket",
+    "queue",
+    "code",
+    "token",
+]
 
 
 def test_users_files_shadow_nothing(start_guest, tmp_path):

@@ -4,7 +4,6 @@ import sys
 from pathlib import Path
 
 import pytest
-
 from remora.errors import SendError
 
 
@@ -21,7 +20,9 @@ def test_result_comes_home(guest):
 
 def test_async_function(guest):
     """A coroutine function is awaited."""
-    assert finished(guest, "async def f(x):\n    import asyncio\n    await asyncio.sleep(0)\n    return x", 5).values == {"result": 5}
+    assert finished(guest, ("async def f(x):\n    import asyncio\n    await asyncio.sleep(0)\n    return x"), 5).values == {
+        "result": 5
+    }
 
 
 def test_what_it_prints_is_output(guest):

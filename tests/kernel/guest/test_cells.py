@@ -45,7 +45,9 @@ def test_nested_traceback_has_the_cells_own_lines(guest):
     error = guest.run("# a comment\nouter(0)", execution_count=5).error
     text = shown(error)
     assert error["ename"] == "ZeroDivisionError" and error["evalue"] == "division by zero"
-    assert "Cell In[5], line 2" in text and "Cell In[4], line 5, in outer(x)" in text and "Cell In[4], line 2, in inner(x)" in text
+    assert (
+        "Cell In[5], line 2" in text and "Cell In[4], line 5, in outer(x)" in text and "Cell In[4], line 2, in inner(x)" in text
+    )
     assert "remora" not in text
 
 
@@ -101,12 +103,16 @@ def test_error_of_a_run_script_is_shown_but_not_the_cells(guest):
 def test_cell_that_runs_a_failing_cell_itself_fails_not(guest):
     """`run_cell` within a cell shows the inner error; the outer cell decides for itself."""
     ended = guest.run("r = get_ipython().run_cell('1/0')\nr.success")
-    assert ended.result["ok"] and ended.plain() == "False" and ended.outputs("error")[0]["content"]["ename"] == "ZeroDivisionError"
+    assert (
+        ended.result["ok"] and ended.plain() == "False" and ended.outputs("error")[0]["content"]["ename"] == "ZeroDivisionError"
+    )
 
 
 def test_exception_group_reaches_the_user(guest):
     """An exception group fails the cell, with its text on stderr as IPython prints it."""
-    ended = guest.run("import sys\nif sys.version_info < (3, 11): raise ValueError('a')\nraise ExceptionGroup('many', [ValueError('a')])")
+    ended = guest.run(
+        "import sys\nif sys.version_info < (3, 11): raise ValueError('a')\nraise ExceptionGroup('many', [ValueError('a')])"
+    )
     assert ended.error["ename"] in {"ExceptionGroup", "ValueError"}
 
 
@@ -136,7 +142,10 @@ def test_history_is_kept_in_memory(guest):
 
 def test_parent_of_the_request_is_known(guest):
     """`get_parent` returns the front end's request, to the shell and to the kernel."""
-    assert guest.run("ip = get_ipython()\nip.get_parent()['header']['msg_id'], ip.kernel.get_parent('shell')['msg_id']").plain() == "('msg1', 'msg1')"
+    assert (
+        guest.run("ip = get_ipython()\nip.get_parent()['header']['msg_id'], ip.kernel.get_parent('shell')['msg_id']").plain()
+        == "('msg1', 'msg1')"
+    )
 
 
 def test_shell_is_taken_for_a_notebooks(guest):

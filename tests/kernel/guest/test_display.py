@@ -12,8 +12,11 @@ def test_figure_is_shown_as_png(guest):
 
 
 def test_html_of_libraries(guest):
-    """pandas shows its table, HTML objects their text."""
-    assert "<table" in guest.run("import pandas\npandas.DataFrame({'a': [1]})").outputs("execute_result")[0]["content"]["data"]["text/html"]
+    """Pandas shows its table, HTML objects their text."""
+    assert (
+        "<table"
+        in guest.run("import pandas\npandas.DataFrame({'a': [1]})").outputs("execute_result")[0]["content"]["data"]["text/html"]
+    )
     ended = guest.run("from IPython.display import HTML\ndisplay(HTML('<b>x</b>'), metadata={'k': 1})")
     assert ended.outputs("display_data")[0]["content"]["data"]["text/html"] == "<b>x</b>"
     assert ended.outputs("display_data")[0]["content"]["metadata"] == {"k": 1}
@@ -45,7 +48,11 @@ def test_captured_output_does_not_leave(guest):
 
 def test_raw_bytes_and_odd_values_are_made_plain(guest):
     """A representation in bytes, numpy numbers and unknown objects in a bundle arrive as JSON."""
-    code = "import numpy as np\ndisplay({'image/png': b'\\x89PNG', 'application/json': {'n': np.int64(3), 1: (np.float32(.5), None)}, 'x/y': object}, raw=True)"
+    code = (
+        "import numpy as np\n"
+        "numbers = {'n': np.int64(3), 1: (np.float32(.5), None)}\n"
+        "display({'image/png': b'\\x89PNG', 'application/json': numbers, 'x/y': object}, raw=True)"
+    )
     data = guest.run(code).outputs("display_data")[0]["content"]["data"]
     assert data["image/png"] == base64.b64encode(b"\x89PNG").decode()
     assert data["application/json"] == {"n": 3, "1": [0.5, None]} and "object" in data["x/y"]
@@ -53,19 +60,22 @@ def test_raw_bytes_and_odd_values_are_made_plain(guest):
 
 def test_hook_sees_and_swallows_messages(guest):
     """A display hook of ipykernel's kind can take messages out."""
-    code = "seen = []\nget_ipython().display_pub.register_hook(seen.append)\ndisplay(1)\nget_ipython().display_pub.unregister_hook(seen.append)\n"
+    code = (
+        "seen = []\nget_ipython().display_pub.register_hook(seen.append)\ndisplay(1)\n"
+        "get_ipython().display_pub.unregister_hook(seen.append)\n"
+    )
     ended = guest.run(code + "len(seen), seen[0]['msg_type']")
     assert ended.outputs("display_data") == [] and ended.plain() == "(1, 'display_data')"
 
 
 def test_rich_knows_the_notebook(guest):
-    """rich prints HTML, as it does in a notebook."""
+    """Rich prints HTML, as it does in a notebook."""
     ended = guest.run("from rich.console import Console\nConsole().print('[b]bold[/b]')")
     assert "bold" in ended.outputs("display_data")[0]["content"]["data"]["text/html"]
 
 
 def test_failing_repr_is_the_cells_error_or_its_text(guest):
     """A repr that raises shows its traceback and the guest lives on."""
-    ended = guest.run("class Bad:\n    def __repr__(self): raise ValueError('no')\nBad()")
-    assert "no" in ended.text("stderr") + str(ended.result["error"]) + str(ended.outputs("error"))
+    ended = guest.run("class Bad:\n    def __repr__(self): raise ValueError('unshowable')\nBad()")
+    assert "unshowable" in str(ended.outputs("error"))
     assert guest.run("1").plain() == "1"

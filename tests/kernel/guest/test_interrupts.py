@@ -4,6 +4,8 @@ import time
 
 import pytest
 
+SOON = 5.0  # seconds; far below what the cells would take, far above what a loaded machine needs
+
 
 def interrupted(guest, code, **body):
     """Start a cell that says "go", stop it, and return how it ended and how long that took."""
@@ -30,33 +32,46 @@ def interrupted(guest, code, **body):
     ],
 )
 def test_cell_is_interrupted(guest, code):
-    """A cell is stopped within a second wherever it is, and the namespace stays."""
+    """A cell is stopped at once wherever it is, and the namespace stays."""
     guest.run("kept = 5")
     ended, seconds = interrupted(guest, code)
     if not code.startswith("!"):  # IPython hands the key press to the command, which ends without an error
         assert ended.error["ename"] == "KeyboardInterrupt"
-    assert seconds < 1
+    assert seconds < SOON
     assert guest.run("kept").plain() == "5"
 
 
 def test_cell_may_handle_it(guest):
     """A cell that catches KeyboardInterrupt goes on."""
-    ended, _ = interrupted(guest, "import asyncio\ntry:\n    print('go')\n    await asyncio.sleep(60)\nexcept KeyboardInterrupt:\n    print('caught')")
+    ended, _ = interrupted(
+        guest,
+        ("import asyncio\ntry:\n    print('go')\n    await asyncio.sleep(60)\nexcept KeyboardInterrupt:\n    print('caught')"),
+    )
     assert ended.result["ok"] and ended.text() == "go\ncaught\n"
 
 
-def test_task_group_is_interrupted(guest):
-    """Tasks that a cell awaits are cancelled with it."""
-    code = "import asyncio\nasync def work():\n    try:\n        await asyncio.sleep(60)\n    finally:\n        print('cleaned')\n"
-    ended, _ = interrupted(guest, code + "print('go')\nawait asyncio.gather(work(), work())")
-    assert ended.text().count("cleaned") == 2
+@pytest.mark.parametrize("busy", ["await asyncio.sleep(60)", "time.sleep(60)"])
+def test_tasks_that_a_cell_awaits_are_interrupted(guest, busy):
+    """Tasks that a cell awaits end with it, whether they wait or are busy; nothing else is shown."""
+    code = (
+        "import asyncio, time\nasync def work():\n    try:\n        print('go')\n"
+        f"        {busy}\n    finally:\n        print('cleaned')\nawait asyncio.gather(work(), work())"
+    )
+    ended, seconds = interrupted(guest, code)
+    assert ended.error["ename"] == "KeyboardInterrupt" and seconds < SOON
+    assert "cleaned" in ended.text() and ended.text("stderr") == ""
+    assert guest.run("await asyncio.sleep(0)\n2").plain() == "2"
 
 
 def test_child_processes_are_interrupted(guest):
     """Child processes of the cell get the signal, as from a terminal."""
-    code = "import subprocess, sys\np = subprocess.Popen([sys.executable, '-c', 'import time; print(\"go\", flush=True); time.sleep(60)'])\np.wait()"
+    code = (
+        "import subprocess, sys\n"
+        "p = subprocess.Popen([sys.executable, '-c', 'import time; print(\"go\", flush=True); time.sleep(60)'])\n"
+        "p.wait()"
+    )
     ended, seconds = interrupted(guest, code)
-    assert ended.error["ename"] == "KeyboardInterrupt" and seconds < 1
+    assert ended.error["ename"] == "KeyboardInterrupt" and seconds < SOON
     assert guest.run("p.wait() != 0").plain() == "True"
 
 
@@ -92,7 +107,7 @@ def test_code_of_the_users_own_handler_is_undone(guest):
     """A handler for SIGINT that a cell sets lasts for this cell."""
     guest.run("import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN);")
     ended, seconds = interrupted(guest, "print('go')\nwhile True: pass")
-    assert ended.error["ename"] == "KeyboardInterrupt" and seconds < 1
+    assert ended.error["ename"] == "KeyboardInterrupt" and seconds < SOON
 
 
 @pytest.mark.parametrize("body", ["while True: pass", "import time; time.sleep(60)"])

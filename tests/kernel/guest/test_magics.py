@@ -35,11 +35,16 @@ def test_writefile_and_autoreload(guest):
     guest.run("%load_ext autoreload\n%autoreload 2")
     guest.run("%%writefile module_of_mine.py\ndef f(): return 1")
     assert guest.run("import module_of_mine as m\nm.f()").plain() == "1"
-    guest.run("import os, time\nopen('module_of_mine.py', 'w').write('def f(): return 22')\nos.utime('module_of_mine.py', (time.time() + 5,) * 2)")
+    guest.run(
+        "import os, time\nopen('module_of_mine.py', 'w').write('def f(): return 22')\n"
+        "os.utime('module_of_mine.py', (time.time() + 5,) * 2)"
+    )
     assert guest.run("m.f()").plain() == "22"
 
 
-@pytest.mark.parametrize("code", ["%who", "%timeit -n1 -r1 pass", "%env HOME", "%cd .", "%lsmagic", "%prun -q pass", "%whos", "%config"])
+@pytest.mark.parametrize(
+    "code", ["%who", "%timeit -n1 -r1 pass", "%env HOME", "%cd .", "%lsmagic", "%prun -q pass", "%whos", "%config"]
+)
 def test_other_magics(guest, code):
     """Magics that need a shell, a pager or a namespace work."""
     assert guest.run(code).result["ok"]

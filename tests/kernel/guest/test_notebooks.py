@@ -9,7 +9,12 @@ def cells(ended):
 def test_cells_run_in_turn(guest):
     """Each cell says when it starts and ends, and owns its output."""
     ended = guest.notebook("x = 1\nprint('one')", "x + 1")
-    assert ended.result["ok"] and cells(ended) == [(0, "started", None), (0, "ended", True), (1, "started", None), (1, "ended", True)]
+    assert ended.result["ok"] and cells(ended) == [
+        (0, "started", None),
+        (0, "ended", True),
+        (1, "started", None),
+        (1, "ended", True),
+    ]
     assert [(one["cell"], one["msg_type"]) for one in ended.outputs()] == [(0, "stream"), (1, "execute_result")]
     assert ended.outputs("execute_result")[0]["content"]["execution_count"] == 2
 
@@ -19,7 +24,9 @@ def test_first_error_ends_it(guest):
     ended = guest.notebook("1", "1 / 0", "print('never')")
     assert ended.error["ename"] == "ZeroDivisionError" and isinstance(ended.exception, ZeroDivisionError)
     assert cells(ended)[-1] == (1, "ended", False) and ended.text() == ""
-    assert [e.content["error"]["ename"] for e in ended.emits if e.type == "cell" and "error" in e.content] == ["ZeroDivisionError"]
+    assert [e.content["error"]["ename"] for e in ended.emits if e.type == "cell" and "error" in e.content] == [
+        "ZeroDivisionError"
+    ]
 
 
 def test_tags(guest):
@@ -47,14 +54,17 @@ def test_other_cells_are_passed_over(guest):
 
 def test_figures_widgets_and_awaits(guest):
     """What cells of a session can do, cells of a notebook can."""
-    ended = guest.notebook("import matplotlib.pyplot as plt\nplt.plot([1]);", "import asyncio\nawait asyncio.sleep(0, 5)", "!echo hi")
+    ended = guest.notebook(
+        ("import matplotlib.pyplot as plt\nplt.plot([1]);"), "import asyncio\nawait asyncio.sleep(0, 5)", "!echo hi"
+    )
     assert [one["cell"] for one in ended.outputs()] == [0, 1, 2] and ended.text().strip() == "hi"
 
 
 def test_late_output_knows_its_cell(guest):
     """A thread that prints later prints into the cell that started it."""
     ended = guest.notebook(
-        "import threading\ngo = threading.Event()\nt = threading.Thread(target=lambda: (go.wait(), print('late')))\nt.start()", "go.set()\nt.join()"
+        ("import threading\ngo = threading.Event()\nt = threading.Thread(target=lambda: (go.wait(), print('late')))\nt.start()"),
+        "go.set()\nt.join()",
     )
     assert [one["cell"] for one in ended.outputs("stream")] == [0]
 

@@ -1,7 +1,6 @@
 """Questions between cells."""
 
 import numpy
-
 from remora.sync import codec
 
 
@@ -11,7 +10,7 @@ def test_completion_knows_remote_names(guest):
     reply = guest.ask("complete", code="a_lo", cursor_pos=4).result
     assert "a_long_name" in reply["matches"] and (reply["cursor_start"], reply["cursor_end"]) == (0, 4)
     assert reply["metadata"]["_jupyter_types_experimental"][0]["text"]
-    assert "a_long_name.items" in str(guest.ask("complete", code="a_long_name.it", cursor_pos=14).result) or True
+    assert "items" in str(guest.ask("complete", code="a_long_name.it", cursor_pos=14).result["matches"])
     assert guest.ask("complete", code="zzzz_nothing", cursor_pos=12).result["matches"] == []
 
 
@@ -26,7 +25,10 @@ def test_names_tell_type_and_size(guest):
     """The listing shows the user's own variables."""
     guest.run("import numpy\narray = numpy.zeros((3, 4))\ntext = 'abc'")
     facts = guest.ask("names").result
-    assert facts["array"] == {"type": "numpy.ndarray", "shape": [3, 4], "size": 96} and facts["text"] == {"type": "str", "size": 3}
+    assert facts["array"] == {"type": "numpy.ndarray", "shape": [3, 4], "size": 96} and facts["text"] == {
+        "type": "str",
+        "size": 3,
+    }
     assert "In" not in facts and "get_ipython" not in facts
 
 

@@ -9,7 +9,7 @@ def pieces(ended):
 
 
 def test_both_streams_in_order(guest):
-    """stdout and stderr come in the order in which they were written."""
+    """Stdout and stderr come in the order in which they were written."""
     ended = guest.run("import sys\nfor i in range(3):\n    print('out', i)\n    print('err', i, file=sys.stderr)")
     assert pieces(ended) == [(n, f"{n[3:]} {i}\n") for i in range(3) for n in ("stdout", "stderr")]
 
@@ -45,7 +45,10 @@ def test_many_prints_are_coalesced_and_complete(guest):
 
 def test_progress_line_is_updated_at_most_twenty_times_a_second(guest):
     """A line that is flushed again and again does not flood the front end."""
-    ended = guest.run("import time, sys\nend = time.time() + 1\nwhile time.time() < end:\n    print('\\rx', end='', flush=True)\n    time.sleep(0.002)")
+    ended = guest.run(
+        "import time, sys\nend = time.time() + 1\nwhile time.time() < end:\n"
+        "    print('\\rx', end='', flush=True)\n    time.sleep(0.002)"
+    )
     assert 10 <= len(pieces(ended)) <= 25
 
 
@@ -65,7 +68,10 @@ def test_text_that_is_no_unicode_arrives(guest):
 
 def test_descriptors_are_captured(guest):
     """What C code and child processes write to descriptors 1 and 2 belongs to the cell, before its result."""
-    code = "import os, subprocess\nos.write(1, b'one\\n')\nos.write(2, b'two\\n')\nsubprocess.run(['sh', '-c', 'echo three; echo four >&2']);"
+    code = (
+        "import os, subprocess\nos.write(1, b'one\\n')\nos.write(2, b'two\\n')\n"
+        "subprocess.run(['sh', '-c', 'echo three; echo four >&2']);"
+    )
     ended = guest.run(code)
     assert ended.text() == "one\nthree\n" and ended.text("stderr") == "two\nfour\n"
 
@@ -83,15 +89,23 @@ def test_text_after_a_child_process_comes_after_it(guest):
 
 def test_streams_look_like_a_notebooks(guest):
     """The streams are no terminals, have a descriptor, a buffer, an encoding."""
-    code = "import sys\nsys.stdout.buffer.write(b'raw\\n')\nsys.stdout.writelines(['a', 'b', '\\n'])\nsys.stdout.reconfigure(line_buffering=True)\n"
-    ended = guest.run(code + "(sys.stdout.isatty(), sys.stdout.fileno(), sys.stderr.fileno(), sys.stdout.encoding, sys.stdout.writable())")
+    code = (
+        "import sys\nsys.stdout.buffer.write(b'raw\\n')\nsys.stdout.writelines(['a', 'b', '\\n'])\n"
+        "sys.stdout.reconfigure(line_buffering=True)\n"
+    )
+    ended = guest.run(
+        code + "(sys.stdout.isatty(), sys.stdout.fileno(), sys.stderr.fileno(), sys.stdout.encoding, sys.stdout.writable())"
+    )
     assert ended.text() == "raw\nab\n" and ended.plain() == "(False, 1, 2, 'utf-8', True)"
     assert guest.run("sys.stdout.write(b'x')").error["ename"] == "TypeError"
 
 
 def test_threads_belong_to_the_cell_that_started_them(guest):
     """Late output of a thread goes with the run of the cell that started it, even while another one runs."""
-    first = guest.cell("import threading\ngo = threading.Event()\ndef late():\n    go.wait()\n    print('late')\nt = threading.Thread(target=late)\nt.start()")
+    first = guest.cell(
+        "import threading\ngo = threading.Event()\ndef late():\n    go.wait()\n    print('late')\n"
+        "t = threading.Thread(target=late)\nt.start()"
+    )
     guest.finish(first)
     second = guest.cell("print('second')\ngo.set()\nt.join()\nprint('end')")
     seen = []
@@ -105,7 +119,9 @@ def test_threads_belong_to_the_cell_that_started_them(guest):
 
 def test_executor_jobs_belong_to_the_cell_that_submits_them(guest):
     """A pool made in one cell prints into the cell that gives it work."""
-    guest.run("from concurrent.futures import ThreadPoolExecutor\npool = ThreadPoolExecutor(1)\npool.submit(print, 'one').result()")
+    guest.run(
+        "from concurrent.futures import ThreadPoolExecutor\npool = ThreadPoolExecutor(1)\npool.submit(print, 'one').result()"
+    )
     assert guest.run("pool.submit(print, 'two').result()").text() == "two\n"
 
 
@@ -132,7 +148,10 @@ while rings < 200:
 
 def test_forgotten_alarm_harms_nobody(guest):
     """A handler that raises when nothing runs is shown, and the guest lives on."""
-    run = guest.cell("import signal\ndef ring(*_): raise TimeoutError('too late')\nsignal.signal(signal.SIGALRM, ring)\nsignal.setitimer(signal.ITIMER_REAL, 0.2);")
+    run = guest.cell(
+        "import signal\ndef ring(*_): raise TimeoutError('too late')\n"
+        "signal.signal(signal.SIGALRM, ring)\nsignal.setitimer(signal.ITIMER_REAL, 0.2);"
+    )
     guest.finish(run)
     text = ""
     while "too late" not in text:

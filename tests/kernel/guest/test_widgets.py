@@ -23,11 +23,21 @@ def test_progress_bar_moves(guest):
 
 def test_button_callback_runs_between_cells(guest):
     """A click runs the callback here; its output belongs to the run that made the button, under the click's request."""
-    run = guest.cell("import ipywidgets as w\nb = w.Button()\nclicks = []\nb.on_click(lambda _: (clicks.append(1), print('clicked')))\ndisplay(b)", sync=False)
+    run = guest.cell(
+        (
+            "import ipywidgets as w\nb = w.Button()\nclicks = []\n"
+            "b.on_click(lambda _: (clicks.append(1), print('clicked')))\ndisplay(b)"
+        ),
+        sync=False,
+    )
     button = opened(guest.finish(run), "ButtonModel")
     guest.comm(button, {"method": "custom", "content": {"event": "click"}})
     emit = guest.receive()
-    assert emit.run == run and emit.content["content"]["text"] == "clicked\n" and emit.content["parent"]["header"]["msg_id"] == "front"
+    assert (
+        emit.run == run
+        and emit.content["content"]["text"] == "clicked\n"
+        and emit.content["parent"]["header"]["msg_id"] == "front"
+    )
     assert guest.run("len(clicks)").plain() == "1"
 
 
@@ -42,7 +52,10 @@ def test_button_callback_that_fails_shows_its_error(guest):
 
 def test_callback_runs_while_a_cell_awaits(guest):
     """A cell that awaits lets clicks through."""
-    made = guest.run("import ipywidgets as w, asyncio\nclicked = asyncio.Event()\nb = w.Button()\nb.on_click(lambda _: clicked.set())", sync=False)
+    made = guest.run(
+        ("import ipywidgets as w, asyncio\nclicked = asyncio.Event()\nb = w.Button()\nb.on_click(lambda _: clicked.set())"),
+        sync=False,
+    )
     run = guest.cell("print('waiting')\nawait clicked.wait()\nprint('done')", sync=False)
     ended = guest.until(run, lambda emit: "waiting" in str(emit.content))
     guest.comm(opened(made, "ButtonModel"), {"method": "custom", "content": {"event": "click"}})
@@ -53,7 +66,10 @@ def test_output_widget_takes_output(guest):
     """An Output widget is told whose output to catch, before and after it."""
     ended = guest.run("import ipywidgets as w\nout = w.Output()\nwith out:\n    print('inside')\nprint('outside')", sync=False)
     assert updates(ended, "msg_id") == ["msg1", ""]
-    kinds = [one["content"].get("text") or one["content"]["data"].get("state", {}).get("msg_id") for one in ended.outputs("stream", "comm_msg")]
+    kinds = [
+        one["content"].get("text") or one["content"]["data"].get("state", {}).get("msg_id")
+        for one in ended.outputs("stream", "comm_msg")
+    ]
     assert kinds == ["msg1", "inside\n", "", "outside\n"]
 
 
@@ -91,5 +107,9 @@ def test_comm_for_an_unknown_target_is_closed(guest):
 def test_binary_state_goes_as_buffers(guest):
     """A widget's bytes travel as buffers, never inside JSON."""
     run = guest.cell("import ipywidgets as w\nimage = w.Image(value=b'\\x89PNG')", sync=False)
-    emits = [emit for emit in guest.finish(run).emits if emit.type == "output" and emit.content["msg_type"] == "comm_open" and emit.buffers]
+    emits = [
+        emit
+        for emit in guest.finish(run).emits
+        if emit.type == "output" and emit.content["msg_type"] == "comm_open" and emit.buffers
+    ]
     assert [bytes(buffer) for buffer in emits[-1].buffers] == [b"\x89PNG"]
