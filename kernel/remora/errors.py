@@ -137,6 +137,6 @@ def from_dict(data: dict[str, Any]) -> RemoraError:
     """Rebuild an error from `to_dict`; a name that is not of this version becomes its nearest ancestor, RemoraError."""
     kind = _family(RemoraError).get(str(data.get("error")), RemoraError)
     facts = data.get("facts")
-    return kind(
-        str(data.get("message", "")), reason=str(data.get("reason", "error")), **(facts if isinstance(facts, dict) else {})
-    )
+    error = kind(str(data.get("message", "")), reason=str(data.get("reason", "error")))
+    error.facts |= facts if isinstance(facts, dict) else {}
+    return error

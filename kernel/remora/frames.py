@@ -136,11 +136,12 @@ class Decoder:
 def _parse(head: bytes, payload: int) -> tuple[str, Fields, list[int]]:
     try:
         kind, body, sizes = json.loads(head.decode("utf-8", "surrogatepass"))
-        whole = isinstance(body, dict) and all(isinstance(s, int) and s >= 0 for s in sizes) and sum(sizes) == payload
+        named = isinstance(kind, str) and isinstance(body, dict)
+        whole = named and all(isinstance(s, int) and s >= 0 for s in sizes) and sum(sizes) == payload
     except (ValueError, TypeError, RecursionError) as error:
         raise ProtocolError(f"a frame's head cannot be read: {error}") from error
     if not whole:
-        raise ProtocolError("a frame's buffers do not add up to its length")
+        raise ProtocolError("a frame names no kind, or its buffers do not add up to its length")
     return kind, body, sizes
 
 

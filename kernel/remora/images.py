@@ -77,14 +77,21 @@ def _roots(inside: tuple[str, ...]) -> tuple[str, ...]:
 
     The working directory is left out, being the notebook's folder.
     """
-    here = os.getcwd() if os.path.isdir(".") else ""
+    here = _working_directory()
     found: list[str] = []
     for entry in (*_path_files(), *sys.path, str(Path(__file__).resolve().parents[1])):
-        path = os.path.abspath(entry) if entry else here
+        path = os.path.normpath(os.path.join(here, entry)) if entry else here
         outside = not any(path == p or path.startswith(p.rstrip("/") + "/") for p in inside)
-        if path and path != here and outside and os.path.isdir(path) and path not in found:
+        if os.path.isabs(path) and path != here and outside and os.path.isdir(path) and path not in found:
             found.append(path)
     return tuple(found)
+
+
+def _working_directory() -> str:
+    try:
+        return os.getcwd()
+    except FileNotFoundError:  # it was deleted
+        return ""
 
 
 def _path_files() -> list[str]:

@@ -15,6 +15,8 @@ from .errors import OptionError
 _UNITS = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 _LOWER_UNITS = {name.lower(): size for name, size in _UNITS.items()} | {"k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+_DIGITS = 30
+"""More than any amount has, and few enough for a number."""
 _GPU = re.compile(r"^(?P<name>[A-Za-z][A-Za-z0-9_.-]*)(?P<exact>!)?(?::(?P<count>[1-9][0-9]*))?$")
 
 
@@ -22,8 +24,8 @@ def parse_memory(text: str | int) -> int:
     """Return bytes for "16GiB"; OptionError for a bare number, since nobody knows its unit."""
     match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]+)\s*", str(text))
     size = _LOWER_UNITS.get(match[2].lower()) if match else None
-    if match is None or size is None:
-        raise OptionError(f"memory={text} has no unit that is known; write it like memory=16GiB or memory=512MiB")
+    if match is None or size is None or len(match[1]) > _DIGITS:
+        raise OptionError(f"memory={text} is no amount with a unit that is known; write it like memory=16GiB or memory=512MiB")
     amount = int(float(match[1]) * size)
     if amount < 16 * 2**20:
         raise OptionError(f"memory={text} is less than a Python process needs; ask for at least 16MiB")

@@ -30,9 +30,12 @@ class Setting:
     def seconds(self) -> float:
         """Return the value as a number of seconds; OptionError if it is none."""
         try:
-            return float(self.text)
+            value = float(self.text)
         except ValueError:
-            raise OptionError(f"{self.name}={self.text!r} is not a number of seconds") from None
+            value = -1.0
+        if not value >= 0:
+            raise OptionError(f"{self.name}={self.text!r} is not a number of seconds")
+        return value
 
 
 STATE_DIRECTORY = Setting(
@@ -43,7 +46,9 @@ STATE_DIRECTORY = Setting(
 JAIL = Setting(
     "REMORA_JAIL", "", "The least isolation a sandbox must have: bubblewrap, landlock or process; by default the best there is."
 )
-LIMITS = Setting("REMORA_LIMITS", "", "How limits are kept: groups-v2, groups-v1 or watching; by default the first of them that works.")
+LIMITS = Setting(
+    "REMORA_LIMITS", "", "How limits are kept: groups-v2, groups-v1 or watching; by default the first of them that works."
+)
 BACKEND_IDLE = Setting("REMORA_BACKEND_IDLE", "1800", "Seconds without sandboxes and connections after which the backend leaves.")
 KERNEL_GRACE = Setting(
     "REMORA_KERNEL_GRACE", "600", "Seconds for which a vanished kernel's sandboxes are kept for whoever attaches."
