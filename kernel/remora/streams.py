@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import itertools
 import json
+import logging
 import os
 import socket
 import stat
@@ -29,6 +30,7 @@ Receive = Callable[["Peer", Message], None]
 Handler = Callable[["Peer", Any], Awaitable["Fields | Reply | None"]]
 Handlers = Mapping[type[Message], Handler]
 _HIGH_WATER = 1 << 22
+_LOG = logging.getLogger(__name__)
 
 
 class Reply:
@@ -51,7 +53,7 @@ class Peer(asyncio.BufferedProtocol):
         self._transport: asyncio.Transport | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self.congested = False
-        self.drained: Callable[[], None] | None = None
+        self._room: asyncio.Future[None] | None = None
         self.gone = asyncio.get_running_loop().create_future()
         self.role = ""
 
@@ -82,11 +84,12 @@ class Peer(asyncio.BufferedProtocol):
     def resume_writing(self) -> None:
         """Let whoever waits go on."""
         self.congested = False
-        if self.drained is not None:
-            self.drained()
+        if self._room is not None and not self._room.done():
+            self._room.set_result(None)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Fail what is unanswered and tell the owner, once."""
+        self._transport = None  # asyncio would take an abort by now for a second end
         self._fail(exc or BackendError("the connection was closed"))
 
     # -- ours
@@ -142,8 +145,9 @@ class Peer(asyncio.BufferedProtocol):
             reply, error = await handler(self, message), None
         except RemoraError as known:
             reply, error = None, known
-        except OSError as system:
-            reply, error = None, InternalError(f"{type(system).__name__}: {system}")
+        except Exception as unforeseen:  # whatever it is, whoever asked must not wait for ever
+            _LOG.exception("%s from %s", type(message).__name__, self.role or "a stranger")
+            reply, error = None, InternalError(f"{type(unforeseen).__name__}: {unforeseen}")
         if isinstance(message, Request):
             self.answer(message, reply, error)
 
@@ -153,18 +157,11 @@ class Peer(asyncio.BufferedProtocol):
             self._transport.close()
 
     async def wait_drained(self) -> None:
-        """Wait until the other side keeps up, or is gone."""
-        if self.congested and not self.gone.done():
-            ready = asyncio.get_running_loop().create_future()
-            before = self.drained
-
-            def keeps_up() -> None:
-                if not ready.done():
-                    ready.set_result(None)
-
-            self.drained = keeps_up
-            await asyncio.wait({ready, self.gone}, return_when=asyncio.FIRST_COMPLETED)
-            self.drained = before
+        """Wait until the other side keeps up, or is gone; any number may wait."""
+        while self.congested and not self.gone.done():
+            if self._room is None or self._room.done():
+                self._room = asyncio.get_running_loop().create_future()
+            await asyncio.wait({self._room, self.gone}, return_when=asyncio.FIRST_COMPLETED)
 
     def _take(self, message: Message) -> None:
         if isinstance(message, Answer):
@@ -236,10 +233,12 @@ def _dial_uplink(descriptor: int, path: Path) -> socket.socket:
         mine, theirs = socket.socketpair()
         with theirs:
             # the answer comes on a socket of its own, so that two threads that dial at once do not take each other's
-            uplink.sendmsg(
-                [json.dumps({"to": str(path)}).encode()],
-                [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [theirs.fileno()]))],
-            )
+            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [theirs.fileno()]))]
+            try:
+                uplink.sendmsg([json.dumps({"to": str(path)}).encode()], rights)
+            except BaseException:
+                mine.close()
+                raise
     return mine
 
 
@@ -259,11 +258,15 @@ def short_path(path: Path) -> Any:
 async def serve(path: Path, accept: Callable[[], Peer]) -> asyncio.AbstractServer:
     """Listen at `path`, for this user alone; `accept` makes the Peer of each new connection."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(path)
-    with short_path(path) as short:
-        sock.bind(short)
-    os.chmod(path, stat.S_IRUSR | stat.S_IWUSR)
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+        with short_path(path) as short:
+            sock.bind(short)
+        os.chmod(path, stat.S_IRUSR | stat.S_IWUSR)
+    except BaseException:
+        sock.close()
+        raise
     return await asyncio.get_running_loop().create_unix_server(lambda: _Guarded(accept), sock=sock)
 
 
