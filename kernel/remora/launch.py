@@ -13,6 +13,7 @@ import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from . import settings, streams
 from .errors import BackendError, StateError
@@ -20,6 +21,9 @@ from .wire import PROTOCOL
 
 _PATIENCE = 60.0
 """Seconds that a backend may take until it serves: far more than any machine needs, short of hanging for ever."""
+
+_started: list[subprocess.Popen[bytes]] = []
+"""The backends that this process has started: they outlive it, so nobody waits for them, and Python would mind."""
 
 
 def backend_directory() -> Path:
@@ -82,9 +86,9 @@ def _start(directory: Path) -> None:
     command = [sys.executable, "-P", "-m", "remora_backend", str(directory), str(writing)]
     try:
         with (directory / "backend.log").open("ab") as log:
-            subprocess.Popen(
-                command, pass_fds=[writing], stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/", start_new_session=True
-            )
+            options: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log, "cwd": "/"}
+            started = subprocess.Popen(command, pass_fds=[writing], start_new_session=True, **options)
+        _started[:] = [one for one in (*_started, started) if one.poll() is None]
     except OSError as error:
         os.close(reading)
         raise _unusable(settings.state_directory(), error.strerror or str(error)) from error

@@ -6,12 +6,14 @@ Law: nothing is sent here. What cannot travel is a SendError that names it, befo
 from __future__ import annotations
 
 import functools
+import re
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from . import places
 from .calls import Cargo
+from .errors import SendError
 from .options import CellOptions
 from .outcomes import shell
 from .resources import SandboxSpec
@@ -21,6 +23,12 @@ from .sync.names import hidden
 from .wire import Fields
 
 _ENTRY = "call"
+_PATHS = (
+    (re.compile(r"call ?\[1\]\[(\d+)\]"), "argument {}"),
+    (re.compile(r"call ?\[2\]\[(.*?)\]"), "argument {}"),
+    (re.compile(r"call ?\[0\]"), "the code"),
+)
+"""Where things are in what is packed, in words; positional arguments count from 1."""
 
 
 def namespace_of(function: Callable[..., Any]) -> Fields:
@@ -65,12 +73,22 @@ class Packer:
             entry = _ENTRY if _ENTRY not in self._needs else "call "  # no global name has a space in it
             needed = {name: self.namespace[name] for name in sorted(self._needs) if name in self.namespace}
             encoded = encode({entry: call, **needed}, namespace=self.namespace, loose=loose)
-            for error in encoded.failures.values():
-                raise error
+            for name, error in encoded.failures.items():
+                raise self._named(error) if name == entry else error
             more = {name for name in encoded.deps - needed.keys() if name in self.namespace and not hidden(name)}
             if not more:
                 return entry, encoded
             self._needs = frozenset(needed.keys() | more)
+
+    def _named(self, error: SendError) -> SendError:
+        """Say of a path into what was packed which argument it means."""
+        path, _, why = str(error).partition(": ")
+        for shape, words in _PATHS:
+            if found := shape.match(path):
+                which = words.format(*(int(g) + 1 if g.isdigit() else g for g in found.groups()))
+                text = f"{which}{path[found.end() :]} of {self.name}: {why}"
+                return SendError(text, reason=error.reason, **error.facts)
+        return error
 
     def _place(self) -> Fields:
         spec = places.spec(self._options)
