@@ -47,8 +47,6 @@ def run_notebook(source: str, chosen: CellOptions, given: Given) -> int:
     notebook = document.read(source)
     console = _console(given, out)
     voice = Voice(console, "ERROR" if out == "-" and given["log_level"] == "INFO" else given["log_level"])
-    voice.info(f"Input Notebook:  {source}")
-    voice.info(f"Output Notebook: {out}")
     for line in [*_unknown(notebook, found), *document.prepare(notebook, found, given["report_mode"], (source, out))]:
         voice.warn(line)
     if given["prepare_only"]:
@@ -56,6 +54,8 @@ def run_notebook(source: str, chosen: CellOptions, given: Given) -> int:
     wish = _wish(notebook, source, chosen, given)
     pause = PAUSE if given["autosave_cell_every"] is None else given["autosave_cell_every"] or None
     job = running.draft(notebook, out, pause, given["steps"])
+    voice.info(f"Input Notebook:  {source}")
+    voice.info(f"Output Notebook: {out}")
     if given["detach"]:
         click.echo(running.leave(job, wish, console))
         return 0

@@ -6,6 +6,7 @@ ends; the first error that is not expected ends the run.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,7 @@ async def _run_all(guest: Guest, message: StartRun, outcome: Outcome) -> None:
     for index, cell in enumerate(message.body["notebook"].get("cells", [])):
         if _skipped(cell):
             continue
+        await asyncio.sleep(0)  # tasks of earlier cells and answers of front ends have their turn, as between cells of a kernel
         ended = await _run(guest, message, index, cell)
         outcome.execution_count = guest.shell.execution_count - 1
         if _is_exit(ended.exception):
@@ -61,6 +63,7 @@ async def _run(guest: Guest, message: StartRun, index: int, cell: Fields) -> Out
     origin.begin(origin.Origin(message.run, index, request, bool(message.body.get("allow_stdin"))))
     count = guest.shell.execution_count
     tell(guest, message, {"index": index, "status": "started", "execution_count": count})
+    guest.outbox.settle()  # it is out before the cell runs, whatever that does to this process
     ended = Outcome()
     await execute(guest, message.run, Cell(_source(cell), cell_id=cell.get("id")), ended)
     guest.console.drain()
@@ -69,7 +72,7 @@ async def _run(guest: Guest, message: StartRun, index: int, cell: Fields) -> Out
     if figures := shell.remora.take_figures():
         facts["figures"] = figures
     if ended.error is not None:
-        facts |= {"error": ended.error, "expected": _is_expected(message, cell, ended)}
+        facts |= {"error": ended.error, "expected": _is_expected(message, cell, ended), "leaves": _is_exit(ended.exception)}
     tell(guest, message, facts)
     return ended
 

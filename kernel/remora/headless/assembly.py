@@ -29,6 +29,8 @@ class Assembly:
         self.failed: int | None = None
         self._outputs = Outputs(notebook, talk)
         self._last = 0
+        self._left = False
+        self._run = ""
         self._begun: dict[int, float] = {}
         self._where: Fields = {}
 
@@ -62,6 +64,7 @@ class Assembly:
 
     def take(self, record: Record) -> None:
         """Take the next record of the run."""
+        self._run = record.run
         if record.type == "output":
             self._show(record.content, record.buffers)
         elif record.type == "cell":
@@ -77,7 +80,8 @@ class Assembly:
     def _show(self, content: Fields, buffers: tuple[Any, ...]) -> None:
         index = content.get("cell", self._last)
         if 0 <= index < len(self.notebook.cells) and self.notebook.cells[index].cell_type == "code":
-            self._outputs.take(outputs.message(content, buffers, f"cell {index}"), index)
+            # the guest gives a cell's request this id, and an Output widget names it to say whose output it wants
+            self._outputs.take(outputs.message(content, buffers, f"{self._run}.{index}"), index)
 
     def _cell(self, content: Fields, at: float) -> None:
         index = int(content["index"])
@@ -105,6 +109,7 @@ class Assembly:
         cell.metadata["execution"] |= {key: _text(at) for key in ("shell.execute_reply", "iopub.status.idle")}
         cell.metadata.papermill.update(end_time=_text(at), duration=round(seconds, 6), status=COMPLETED)
         cell.metadata["remora"] = self._where | {"seconds": round(seconds, 6)} | (content.get("figures") or {})
+        self._left = bool(content.get("leaves"))
         if error and not content.get("expected"):
             self._fail(index)
 
@@ -130,8 +135,8 @@ class Assembly:
             words = str(ended.get("message") or "the run was ended")
             error = {"ename": str(ended.get("error") or "RunEnded"), "evalue": words, "traceback": [words]}
             self._cell_ends(self.running, {"error": error}, at)
-        passed = range(len(self.notebook.cells) if self.state is RunState.DONE and self.failed is None else self._last + 1)
-        for index in passed:
+        whole = self.state is RunState.DONE and not self._left
+        for index in range(len(self.notebook.cells) if whole else self._last + 1):
             about = self.notebook.cells[index].metadata.papermill
             about["status"] = COMPLETED if about["status"] == PENDING else about["status"]
         if self.state is not RunState.DONE:

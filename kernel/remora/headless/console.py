@@ -158,7 +158,7 @@ def _placeholder(kind: str, data: Any) -> str:
 
     raw = b64decode(data) if isinstance(data, str) and kind != "image/svg+xml" else str(data).encode()
     size = ""
-    if raw[:8] == b"\x89PNG\r\n\x1a\n":
+    if raw[:8] == b"\x89PNG\r\n\x1a\n" and len(raw) >= 24:
         size = "{} x {}, ".format(*struct.unpack(">II", raw[16:24]))
     return f"[{kind}, {size}{format_bytes(len(raw))}]"
 

@@ -156,13 +156,13 @@ def marked(notebook: Notebook, failed: int | None) -> Notebook:
         return notebook
     cells = list(notebook.cells)
     count = cells[failed].get("execution_count")
-    cells.insert(failed, _mark(_AT_CELL))
-    cells.insert(0, _mark(_AT_TOP.format(" " if count is None else count)))
+    cells.insert(failed, _mark("papermill-error-cell", _AT_CELL))
+    cells.insert(0, _mark("papermill-error-top", _AT_TOP.format(" " if count is None else count)))
     shown = copy.copy(notebook)
     shown["cells"] = cells
     return shown
 
 
-def _mark(text: str) -> Notebook:
-    cell: Notebook = nbformat.v4.new_markdown_cell(text, metadata={"tags": [ERROR_TAG]})
+def _mark(name: str, text: str) -> Notebook:
+    cell: Notebook = nbformat.v4.new_markdown_cell(text, id=name, metadata={"tags": [ERROR_TAG]})
     return cell

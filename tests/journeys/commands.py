@@ -1,0 +1,84 @@
+"""The command `remora` in a place of its own, and notebooks for it to run.
+
+Law: commands are processes, as a user starts them. Cells that are to be met in the middle wait at a gate: a FIFO in their folder.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from journeys.driving import DEADLINE, Place
+
+REMORA = [sys.executable, "-m", "remora"]
+GATE = "open('gate').read()"
+"""Code that waits until the test opens the gate."""
+Cell = str | tuple[str, list[str]]
+
+
+class Commands:
+    """Runs `remora` for one test, in a folder of its own."""
+
+    def __init__(self, place: Place) -> None:
+        """Work in a new folder of this place."""
+        self.place = place
+        self.folder = Path(tempfile.mkdtemp(prefix="commands-", dir=place.root))
+        self.python = sys.executable
+        self.site = sysconfig.get_paths()["purelib"]
+        self.environment = place.environment | {"COLUMNS": "200", "NO_COLOR": "1"}
+
+    def start(self, *words: str, **options: Any) -> subprocess.Popen[str]:
+        """Start a command."""
+        given: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
+        return subprocess.Popen([*REMORA, *words], cwd=self.folder, env=self.environment, text=True, **given)
+
+    def run(self, *words: str, code: int = 0, text: str | None = None) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end, with `text` as its standard input, and check its exit code."""
+        process = self.start(*words, stdin=subprocess.DEVNULL if text is None else subprocess.PIPE)
+        out, err = process.communicate(text, timeout=DEADLINE)
+        assert process.returncode == code, f"{words}: {process.returncode}\n{out}\n{err}"
+        return subprocess.CompletedProcess(words, process.returncode, out, err)
+
+    def notebook(self, name: str, *cells: Cell) -> Path:
+        """Write a notebook of code cells, each a text or a text with tags."""
+        pairs = [(cell, []) if isinstance(cell, str) else cell for cell in cells]
+        made = [nbformat.v4.new_code_cell(code, metadata={"tags": tags} if tags else {}) for code, tags in pairs]
+        kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+        path = self.folder / name
+        nbformat.write(nbformat.v4.new_notebook(cells=made, metadata={"kernelspec": kernel}), path)
+        return path
+
+    def read(self, name: str) -> Any:
+        """Return a notebook."""
+        return nbformat.read(self.folder / name, as_version=4)
+
+    def gate(self) -> Path:
+        """Make the gate."""
+        os.mkfifo(self.folder / "gate", 0o666)
+        return self.folder / "gate"
+
+    def open_gate(self) -> None:
+        """Let the cell that waits go on."""
+        (self.folder / "gate").write_text("")
+
+
+def text(cell: Any) -> str:
+    """Return what a cell printed on stdout."""
+    return "".join(o["text"] for o in cell["outputs"] if o["output_type"] == "stream" and o["name"] == "stdout")
+
+
+def until(condition: Callable[[], object], what: str) -> None:
+    """Wait for something that tells nobody when it happens, such as a file that is replaced."""
+    deadline = time.monotonic() + DEADLINE
+    while not condition():
+        assert time.monotonic() < deadline, f"{what} did not happen"
+        select.select([], [], [], 0.02)
