@@ -12,7 +12,7 @@ import contextlib
 import os
 import secrets
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, TypeVar
@@ -62,7 +62,7 @@ class Client:
         self._peer: Peer | None = None
         self._connecting = asyncio.Lock()
         self._stages: dict[int, Callable[[str], None]] = {}
-        self._follows: dict[RunId, Follow] = {}
+        self._follows: dict[RunId, list[Follow]] = {}
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine on the client's loop and return its result; KeyboardInterrupt cancels it."""
@@ -87,12 +87,18 @@ class Client:
         """Return the connection to the backend, made or made again if need be."""
         async with self._connecting:
             if self._peer is None or self._peer.gone.done():
-                await asyncio.to_thread(launch.ensure_backend)
                 try:
-                    self._peer = await streams.connect(launch.backend_socket(), f"client {os.getpid()}", self._receive)
-                except OSError as error:
-                    raise BackendError(f"the backend cannot be reached: {error}") from error
+                    self._peer = await self._connect()
+                except BackendError:  # it may have been ending just then
+                    self._peer = await self._connect()
             return self._peer
+
+    async def _connect(self) -> Peer:
+        await asyncio.to_thread(launch.ensure_backend)
+        try:
+            return await streams.connect(launch.backend_socket(), f"client {os.getpid()}", self._receive)
+        except OSError as error:
+            raise BackendError(f"the backend cannot be reached: {error}") from error
 
     async def request(self, message: Request) -> Answer:
         """Ask the backend; asked again, once, if it goes away over it."""
@@ -107,8 +113,21 @@ class Client:
     def _receive(self, _: Peer, message: Message) -> None:
         if isinstance(message, Stage) and message.ask in self._stages:
             self._stages[message.ask](message.name)
-        elif isinstance(message, Record) and message.run in self._follows:
-            self._follows[message.run].take(message)
+        elif isinstance(message, Record):
+            for follow in tuple(self._follows.get(message.run, ())):
+                follow.take(message)
+
+    @contextlib.contextmanager
+    def _listening(self, follow: Follow) -> Iterator[None]:
+        """Hand the run's records to this follow, too, that come from the backend."""
+        follows = self._follows.setdefault(follow.run, [])
+        follows.append(follow)
+        try:
+            yield
+        finally:
+            follows.remove(follow)
+            if not follows:
+                self._follows.pop(follow.run, None)
 
     async def cancel(self, facts: Fields, hard: bool = False) -> None:
         """End a run, known by what FindRun says of it."""
@@ -137,22 +156,18 @@ class Client:
 
     async def replay(self, run: RunId, sink: Sink) -> None:
         """Feed the records that a run has by now to `sink`."""
-        follow = self._follows[run] = Follow(run, sink)
-        try:
+        follow = Follow(run, sink)
+        with self._listening(follow):
             via = await self._reach((await self.request(FindRun(run))).result, follow)
             await via.request(FollowRun(run, wait=False))
-        finally:
-            self._follows.pop(run, None)
+            self._leave(via)
 
     async def see_through(self, follow: Follow, via: Peer | None = None) -> None:
         """Go on with a follow wherever the run's log is, until its end; `via` is tried first."""
-        self._follows[follow.run] = follow
-        try:
+        with self._listening(follow):
             while not follow.ended:
                 await self._follow_once(follow, via)
                 via = None
-        finally:
-            self._follows.pop(follow.run, None)
 
     async def _follow_once(self, follow: Follow, via: Peer | None) -> None:
         try:
@@ -163,6 +178,13 @@ class Client:
         except BackendError:
             if via is None or not via.gone.done():
                 raise
+        finally:
+            self._leave(via)
+
+    def _leave(self, via: Peer | None) -> None:
+        """Close a connection that was made to follow one run."""
+        if via is not None and via is not self._peer:
+            via.close()
 
     async def _reach(self, facts: Fields, follow: Follow) -> Peer:
         """Return who knows the run's records: its supervisor while that lives, else the backend."""
@@ -189,8 +211,8 @@ class Follow:
         return self.over.done()
 
     def take(self, message: Message) -> None:
-        """Pass a record on, each once and in order."""
-        if isinstance(message, Record) and message.run == self.run and message.seq > self.after:
+        """Pass a record on, each once and in order, also where several follow the same run over one connection."""
+        if isinstance(message, Record) and message.run == self.run and message.seq == self.after + 1:
             self.after = message.seq
             self._sink(message)
             if not self.ended and message.type == "state" and RunState(message.content["state"]) in ENDED:

@@ -15,10 +15,9 @@ from pathlib import Path
 
 import pytest
 import remora
+from journeys.calling import calling, unfinished
 from journeys.driving import STOP, Notebook, Place
-from remora.client import client
 from remora.states import RunState
-from remora.wire import ListAll
 
 FACTOR = 10
 
@@ -81,19 +80,10 @@ def die(x):
 
 @pytest.fixture(scope="module")
 def place() -> Iterator[Place]:
-    """Give this process, as a caller, a state directory of its own; what a process keeps once it has called is there before."""
-    client().run(asyncio.to_thread(int))
-    place = Place(REMORA_POOL_IDLE="0.5")
-    names = ("REMORA_STATE_DIR", "REMORA_POOL_IDLE")
-    before = {name: os.environ.pop(name, None) for name in names}
-    os.environ |= {name: place.environment[name] for name in names}
-    try:
+    """Give this process, as a caller, a state directory of its own, with a backend that runs."""
+    with calling() as place:
         double.remote(0)
         yield place
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name) if value is None else os.environ.__setitem__(name, value)
-        place.close()
 
 
 @pytest.fixture(autouse=True)
@@ -170,7 +160,7 @@ def test_nested_calls_never_wait_for_their_own_callers_place():
 def test_what_cannot_be_sent_is_named():
     """An argument that cannot travel is named before anything goes; so is a result."""
     stuck = (i for i in ())
-    with pytest.raises(remora.SendError, match="argument also of double: generator cannot be sent|argument 'also' of double"):
+    with pytest.raises(remora.SendError, match="argument 'also' of double: generator cannot be sent"):
         double.remote(1, also=stuck)
     with pytest.raises(remora.SendError, match="result: generator cannot be sent"):
         remora.function(lambda: (i for i in ())).remote()
@@ -178,7 +168,7 @@ def test_what_cannot_be_sent_is_named():
 
 def test_nobody_has_such_a_device():
     """A GPU that is not there is said at once, with what there is."""
-    with pytest.raises(remora.Unavailable, match="no machine has gpu=Z9000. There is"):
+    with pytest.raises(remora.Unavailable, match=r"no machine has gpu=Z9000\. There is"):
         remora.function(gpu="Z9000")(scaled).remote(1)
 
 
@@ -212,14 +202,14 @@ def test_map_is_lazy():
     assert [next(results) for _ in range(3)] == [2, 4, 6]
     assert 3 <= taken <= 70
     results.close()
-    assert _unfinished() == []
+    assert unfinished() == []
 
 
 def test_map_raises_or_keeps_exceptions():
     """The first exception ends a map and cancels the rest, unless exceptions are results."""
     with pytest.raises(Refusal):
         list(refuse.map([1, 2, 3]))
-    assert _unfinished() == []
+    assert unfinished() == []
     kept = list(refuse.map([1, 2], return_exceptions=True))
     assert [type(error) for error in kept] == [Refusal, Refusal]
     assert [error.args[1] for error in kept] == [1, 2]
@@ -230,16 +220,6 @@ def test_one_that_kills_its_sandbox_harms_no_other():
     found = list(die.map(range(6), return_exceptions=True))
     assert [x for x in found if isinstance(x, int)] == [0, 1, 3, 4, 5]
     assert isinstance(found[2], remora.RunEnded) and found[2].reason == "crashed"
-
-
-def _unfinished():
-    """Return the runs that have not ended, when every cancel has had a moment to come through."""
-    deadline = time.monotonic() + 20
-    while True:
-        runs = client().run(client().request(ListAll())).result["runs"]
-        left = [run for run in runs if run["state"] in ("queued", "running")]
-        if not left or time.monotonic() > deadline:
-            return left
 
 
 # ---- runs ------------------------------------------------------------------------------------------------------------------
@@ -309,45 +289,13 @@ def test_retries(tmp_path):
 
 def test_interrupt_cancels_and_raises_at_once():
     """Ctrl-C in a blocking wait cancels the call and raises KeyboardInterrupt, in remote, get and map alike."""
-    for wait in (lambda: nap.remote(60), nap.spawn(60).get, lambda: list(nap.map([60, 60, 60]))):
+    for wait in (lambda: nap.remote(60), lambda: nap.spawn(60).get(), lambda: list(nap.map([60, 60, 60]))):
         threading.Timer(1.0, signal.pthread_kill, (threading.main_thread().ident, signal.SIGINT)).start()
         began = time.monotonic()
         with pytest.raises(KeyboardInterrupt):
             wait()
         assert time.monotonic() - began < 3
-        assert _unfinished() == []
-
-
-def test_backend_is_killed_and_the_run_found_again(place):
-    """A run outlives the backend: who waits is served by the next one, and so is who asks by id."""
-    run = nap.spawn(3.0)
-    waiting = remora.Run.from_id(run.id)
-    with pytest.raises(TimeoutError):
-        waiting.get(timeout=0.5)
-    os.kill(_backend(place), signal.SIGKILL)
-    assert waiting.get(timeout=60) == 3.0
-    assert remora.Run.from_id(run.id).get(timeout=60) == 3.0
-    assert double.remote(1) == 2
-
-
-def test_queued_calls_outlive_the_backend(place):
-    """What was queued when the backend was killed is run by the next one."""
-    runs = [nap.spawn(0.5) for _ in range(8)]
-    os.kill(_backend(place), signal.SIGKILL)
-    assert [run.get(timeout=100) for run in runs] == [0.5] * 8
-
-
-def _backend(place: Place) -> int:
-    """Return the process id of the place's backend."""
-    return int(client().run(_pid()))
-
-
-async def _pid() -> int:
-    from remora.streams import Hello
-    from remora.wire import PROTOCOL
-
-    peer = await client().backend()
-    return int((await peer.request(Hello(PROTOCOL, "test", "client test"))).result["pid"])
+        assert unfinished() == []
 
 
 # ---- await -----------------------------------------------------------------------------------------------------------------
@@ -393,7 +341,7 @@ def test_cancelled_task_cancels_its_call():
         return await run.get.aio()
 
     assert asyncio.run(given_up()) == 0.6
-    assert _unfinished() == []
+    assert unfinished() == []
 
 
 # ---- scripts ---------------------------------------------------------------------------------------------------------------
@@ -509,8 +457,7 @@ def test_redefined_helper_is_used(kernel):
 def test_displays_of_a_call(kernel):
     """What a call displays is displayed under the calling cell."""
     ran = kernel.run(
-        "from IPython.display import HTML, display\n"
-        "@remora.function\ndef show():\n    display(HTML('<b>x</b>'))\nshow.remote()"
+        "from IPython.display import HTML, display\n@remora.function\ndef show():\n    display(HTML('<b>x</b>'))\nshow.remote()"
     )
     assert [content["data"].get("text/html") for content in ran.of("display_data")] == ["<b>x</b>"]
 
@@ -543,7 +490,8 @@ def test_function_in_a_remote_cell(kernel):
     if kernel.run("'remora' in get_ipython().magics_manager.magics['cell']").result == "False":
         kernel.run("%load_ext remora")
     ran = kernel.remote("total = f.remote(Box(1)).value + f.local(Box(0)).value\ntotal")
-    assert ran.result == "81", ran.messages
+    assert ran.result == "81"
+    assert kernel.run("%remote stop").ok
 
 
 def test_stop_ends_everything(place):
