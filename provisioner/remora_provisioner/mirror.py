@@ -17,6 +17,8 @@ from remora.resources import SandboxSpec
 LAYER = "env"
 _SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/etc", "/opt", "/sys")
 """Folders that every jail shows read-only anyway."""
+_EVERYBODYS = ("/", "/tmp", "/var/tmp", "/home")
+"""Folders that hold what is not this user's, or have a private stand-in inside."""
 
 
 def build_layer(directory: Path, image: dict[str, Any]) -> Path:
@@ -41,20 +43,27 @@ def build_layer(directory: Path, image: dict[str, Any]) -> Path:
 def mounts(spec: SandboxSpec, directory: Path, folder: str | None) -> tuple[tuple[str, str, bool], ...]:
     """Return what a sandbox sees beside the system, as (source, target, writable), parents before what lies below them."""
     image = spec.image
-    wanted = dict.fromkeys((image["prefix"], image["base_prefix"], *image["site_packages"], *image["roots"]), False)
+    roots = [root for root in image["roots"] if folder is None or not Path(root).is_relative_to(folder)]
+    wanted = dict.fromkeys((image["prefix"], image["base_prefix"], *image["site_packages"], *roots), False)
     wanted[str(Path(image["guest"]).parents[2])] = False
     wanted[str(directory / LAYER)] = True
     if folder is not None:
         wanted.setdefault(folder, spec.files == "rw")
-    never = {"/", "/tmp", "/var/tmp", "/home", os.path.realpath(spec.home or "/")}
     seen = {
-        path: writable for path, writable in wanted.items() if os.path.isdir(path) and not _in_system(path) and path not in never
+        path: writable
+        for path, writable in wanted.items()
+        if os.path.isdir(path) and not _in_system(path) and path not in _EVERYBODYS and not _holds_home(spec, path)
     }
     return tuple((path, path, writable) for path, writable in sorted(seen.items(), key=lambda item: item[0].count("/")))
 
 
 def _in_system(path: str) -> bool:
     return any(path == top or path.startswith(top + "/") for top in _SYSTEM)
+
+
+def _holds_home(spec: SandboxSpec, path: str) -> bool:
+    """Say whether a folder is the user's home directory, or one above it."""
+    return Path(os.path.realpath(spec.home or "/")).is_relative_to(os.path.realpath(path))
 
 
 def environment(spec: SandboxSpec, interpreter: Path, threads: dict[str, str]) -> dict[str, str]:
@@ -69,11 +78,11 @@ def shared_folder(spec: SandboxSpec) -> tuple[str | None, str | None]:
     """Return the folder to be shared, if any, and a line that says why it is not."""
     if spec.folder is None or spec.files == "none":
         return None, None
-    if spec.home and os.path.realpath(spec.folder) == os.path.realpath(spec.home):
-        return (
-            None,
-            "the notebook's folder is your home directory, which sandboxes do not see; give the notebook a folder of its own",
-        )
-    if spec.folder.count("/") < 2 and (spec.folder == "/" or _in_system(spec.folder)):
-        return None, f"the notebook's folder is {spec.folder}, which is not shared; move the notebook into a folder of its own"
-    return spec.folder, None
+    folder = os.path.normpath(spec.folder)
+    if folder in _EVERYBODYS or _in_system(folder):
+        return None, f"the notebook's folder is {folder}, which is not shared; move the notebook into a folder of its own"
+    if spec.home and _holds_home(spec, folder):
+        what = "is your" if os.path.realpath(folder) == os.path.realpath(spec.home) else "holds your"
+        advice = "which sandboxes do not see; give the notebook a folder of its own"
+        return None, f"the notebook's folder {what} home directory, {advice}"
+    return folder, None

@@ -56,6 +56,9 @@ class Order:
     def load(cls, directory: Path) -> Order:
         """Read the order in a sandbox's directory; raises OSError or ValueError if there is no whole one."""
         data = json.loads((directory / ORDER).read_text())
-        data["argv"], data["doors"] = tuple(data["argv"]), tuple(data["doors"])
-        data["mounts"] = tuple((s, t, w) for s, t, w in data["mounts"])
-        return cls(**data)
+        try:
+            data["argv"], data["doors"] = tuple(data["argv"]), tuple(data["doors"])
+            data["mounts"] = tuple((s, t, w) for s, t, w in data["mounts"])
+            return cls(**data)
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"{directory / ORDER} is of another version: {error}") from error

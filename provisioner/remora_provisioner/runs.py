@@ -100,7 +100,7 @@ class SupervisedRun:
 
     async def follow(self, peer: Peer, after: int, ended: Callable[[], bool]) -> None:
         """Send the peer every record after that number, until it has all and `ended` says so, or the peer is gone."""
-        follower = Follower(peer, self._path, after, ended)
+        follower = Follower(peer, self._path, after, ended, self._log.held)
         self._followers.add(follower)
         try:
             await follower.run()

@@ -46,10 +46,24 @@ class Uplink:
             return
         for _, kind, payload in control:
             if kind == socket.SCM_RIGHTS:
-                theirs = socket.socket(fileno=array.array("i", payload[:4])[0])
-                self._answer(data, theirs)
+                self._take(data, [*array.array("i", payload[: len(payload) // 4 * 4])])
         if not data and not control:
             asyncio.get_running_loop().remove_reader(self._socket)
+
+    def _take(self, data: bytes, descriptors: list[int]) -> None:
+        """Answer through the one stream socket that came; anything else is closed at once."""
+        first, *more = descriptors
+        for descriptor in more:
+            os.close(descriptor)
+        try:
+            theirs = socket.socket(fileno=first)
+        except OSError:
+            os.close(first)
+            return
+        if theirs.type != socket.SOCK_STREAM or theirs.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            theirs.close()
+            return
+        self._answer(data, theirs)
 
     def _answer(self, data: bytes, theirs: socket.socket) -> None:
         try:
@@ -57,7 +71,7 @@ class Uplink:
             if not any(self._opens(door, target) for door in self._doors):
                 raise PermissionError(target)
             ours = streams.dial(target)
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             theirs.close()  # whoever asked sees a connection that is closed at once
             return
         task = asyncio.get_running_loop().create_task(_join(theirs, ours))
@@ -74,8 +88,9 @@ async def _join(one: socket.socket, other: socket.socket) -> None:
     try:
         await asyncio.gather(_pass(first[0], second[1]), _pass(second[0], first[1]))
     finally:
-        first[1].close()
-        second[1].close()
+        for writer in (first[1], second[1]):
+            if not writer.is_closing():
+                writer.transport.abort()
 
 
 async def _pass(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
