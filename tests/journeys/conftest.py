@@ -1,6 +1,6 @@
 """Kernels for journeys: one place with one kernel for each file, its sandbox already there.
 
-Law: what a file shares is started before its first test, so that the leak check of each test sees only what the test itself starts.
+Law: what a file shares is started before its first test, so that each test's leak check sees only what the test itself starts.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-
 from journeys.driving import Notebook, Place
 
 
@@ -33,5 +32,5 @@ def shared(place: Place) -> Notebook:
 @pytest.fixture
 def notebook(shared: Notebook) -> Notebook:
     """Give a test the file's kernel, with nothing left over from the test before."""
-    shared.late.clear()
+    shared.seen.clear()
     return shared

@@ -1,6 +1,6 @@
 """A real kernel, driven as a front end drives it: requests sent, messages and their times kept, questions answered.
 
-Law: speaks to a kernel only by Jupyter messages. Whoever makes a Place closes it; `close` ends its kernels, sandboxes and backend.
+Law: speaks to a kernel only by Jupyter messages. Whoever makes a Place closes it; `close` ends kernels, sandboxes and backend.
 """
 
 from __future__ import annotations
@@ -31,7 +31,10 @@ Message = dict[str, Any]
 DEADLINE = 60.0  # seconds, for anything at all
 KERNELSPEC = Path(remora.__file__).parents[1] / "kernelspec"
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-STOP = "from remora.client import client; from remora.wire import StopSandboxes; c = client(); c.run(c.request(StopSandboxes([], True)))"
+STOP = (
+    "from remora.client import client; from remora.wire import StopSandboxes\n"
+    "c = client(); c.run(c.request(StopSandboxes([], True)))"
+)
 
 
 @dataclass
@@ -49,11 +52,11 @@ class Ran:
         return self.reply.get("status") == "ok"
 
     def of(self, kind: str) -> list[Message]:
-        """The contents of its messages of one type, status lines left out."""
+        """Return the contents of its messages of one type, status lines left out."""
         return [m["content"] for m in self.messages if m["msg_type"] == kind and not _is_status(m)]
 
     def text(self, name: str) -> str:
-        """What came on stdout or stderr."""
+        """Return what came on stdout or stderr."""
         return "".join(content["text"] for content in self.of("stream") if content["name"] == name)
 
     @property
@@ -108,8 +111,8 @@ class Notebook:
     def __init__(self, manager: KernelManager, client: BlockingKernelClient, folder: Path) -> None:
         """Drive this kernel, whose notebook lies in `folder`."""
         self.manager, self.client, self.folder = manager, client, folder
-        self.late: list[Message] = []
-        """Messages that came for cells which are over."""
+        self.seen: list[Message] = []
+        """Messages of all cells since this was last cleared."""
 
     def send(self, code: str, **options: Any) -> str:
         """Send a cell and return its request's id."""
@@ -160,8 +163,8 @@ class Notebook:
         message["at"] = time.monotonic()
         if whose is not None:
             whose.messages.append(message)
-        elif not message["msg_type"] == "status":
-            self.late.append(message)
+        if message["msg_type"] != "status":
+            self.seen.append(message)
 
     def _arrivals(self, deadline: float) -> Iterator[tuple[str, Message]]:
         """Yield what comes on any channel; AssertionError when the time is over."""
@@ -178,8 +181,8 @@ class Notebook:
                     yield name, channel.get_msg(timeout=1)
 
     def until(self, found: Callable[[Message], object], timeout: float = DEADLINE) -> Message:
-        """Return the first message, of those that came late or are still to come, which is found to be the one."""
-        for message in self.late:
+        """Return the first message, of those seen and those still to come, which is found to be the one."""
+        for message in self.seen:
             if found(message):
                 return message
         for channel, message in self._arrivals(time.monotonic() + timeout):

@@ -1,6 +1,6 @@
 """A remote cell behaves as a local one: what is shown, when, in which order, and what stays.
 
-Law: everything is seen as a front end sees it, in kernel `remora`; the same in a plain kernel is test_extension_in_plain_kernels.py.
+Law: everything is seen as a front end sees it, in kernel `remora`; plain kernels have test_extension_in_plain_kernels.py.
 """
 
 from __future__ import annotations
@@ -49,7 +49,14 @@ for i in range(3):
 
 def test_output_of_child_processes_keeps_its_place(notebook: Notebook):
     """What child processes write is shown between the lines of Python; what is written to a descriptor here comes, too."""
-    code = 'import os, subprocess\nprint("a")\nsubprocess.run(["echo", "b"])\nprint("c")\nsubprocess.run("echo d >&2", shell=True)\nprint("e")'
+    code = """
+import os, subprocess
+print("a")
+subprocess.run(["echo", "b"])
+print("c")
+subprocess.run("echo d >&2", shell=True)
+print("e")
+"""
     assert "".join(c["text"] for c in notebook.remote(code).of("stream")) == "a\nb\nc\nd\ne\n"
     assert notebook.remote("import os\nos.write(1, b'raw');").stdout == "raw"
 
@@ -64,7 +71,8 @@ def test_matplotlib_figure_is_a_png(notebook: Notebook):
 
 def test_rich_representations(notebook: Notebook):
     """HTML, Markdown and a data frame's table arrive with all their forms."""
-    assert notebook.remote("from IPython.display import HTML\nHTML('<b>x</b>')").of("execute_result")[0]["data"]["text/html"] == "<b>x</b>"
+    html = notebook.remote("from IPython.display import HTML\nHTML('<b>x</b>')").of("execute_result")[0]["data"]
+    assert html["text/html"] == "<b>x</b>"
     frame = notebook.remote("import pandas\npandas.DataFrame({'a': [1]})").of("execute_result")[0]["data"]
     assert "<table" in frame["text/html"] and "a" in frame["text/plain"]
 
@@ -116,7 +124,14 @@ def _updates(messages: list[Message], key: str) -> list[Any]:
 
 def test_progress_bar_is_live(notebook: Notebook):
     """An IntProgress is shown and moves while the cell runs."""
-    code = "import ipywidgets, time\np = ipywidgets.IntProgress(max=3)\ndisplay(p)\nfor i in range(1, 4):\n    p.value = i\n    time.sleep(.2)"
+    code = """
+import ipywidgets, time
+p = ipywidgets.IntProgress(max=3)
+display(p)
+for i in range(1, 4):
+    p.value = i
+    time.sleep(.2)
+"""
     ran = notebook.remote(code)
     assert "application/vnd.jupyter.widget-view+json" in ran.of("display_data")[0]["data"]
     assert ran.order.index("comm_open") < ran.order.index("display_data")
@@ -187,7 +202,8 @@ threading.Thread(target=late).start()
 
 def test_input_is_asked_and_answered(notebook: Notebook):
     """`input()` and `getpass()` ask the front end and get its answers."""
-    ran = notebook.remote("import getpass\nname = input('name? ')\nword = getpass.getpass('word? ')\nname, word", answers=["Ada", "x y"])
+    code = "import getpass\nname = input('name? ')\nword = getpass.getpass('word? ')\nname, word"
+    ran = notebook.remote(code, answers=["Ada", "x y"])
     assert ran.result == "('Ada', 'x y')"
     refused = notebook.remote("input()", allow_stdin=False)
     assert refused.reply["ename"] == "StdinNotImplementedError"
@@ -220,9 +236,7 @@ def test_pip_install_lasts_as_long_as_the_sandbox(notebook: Notebook, place: Pla
     """`%pip install` of a folder works in a session, stays for its later cells, and is not seen here."""
     package = notebook.folder / "source" / "tiny"
     package.mkdir(parents=True)
-    (package / "pyproject.toml").write_text(
-        "[build-system]\nrequires = []\nbuild-backend = 'backend'\nbackend-path = ['.']\n[project]\nname = 'tiny'\nversion = '1'\n"
-    )
+    (package / "pyproject.toml").write_text(_PYPROJECT)
     (package / "backend.py").write_text(_BACKEND)
     there = "session=pip"
     ran = notebook.remote("%pip install --no-index source/tiny", there)
@@ -234,17 +248,26 @@ def test_pip_install_lasts_as_long_as_the_sandbox(notebook: Notebook, place: Pla
     notebook.run("%remote stop pip")
 
 
-_BACKEND = '''
+_PYPROJECT = """
+[build-system]
+requires = []
+build-backend = "backend"
+backend-path = ["."]
+[project]
+name = "tiny"
+version = "1"
+"""
+_BACKEND = """
 import zipfile
 def build_wheel(directory, config_settings=None, metadata_directory=None):
     name = "tiny-1-py3-none-any.whl"
     with zipfile.ZipFile(f"{directory}/{name}", "w") as wheel:
         wheel.writestr("tiny.py", "WORD = 'here'")
         wheel.writestr("tiny-1.dist-info/METADATA", "Metadata-Version: 2.1\\nName: tiny\\nVersion: 1\\n")
-        wheel.writestr("tiny-1.dist-info/WHEEL", "Wheel-Version: 1.0\\nGenerator: x\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n")
+        wheel.writestr("tiny-1.dist-info/WHEEL", "Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n")
         wheel.writestr("tiny-1.dist-info/RECORD", "")
     return name
-'''
+"""
 
 
 def test_headers_above_remote(notebook: Notebook):
@@ -287,7 +310,8 @@ def test_syntax_error_shows_the_cells_line(notebook: Notebook):
     """A SyntaxError names the line as the notebook counts it, its text and the place in it."""
     ran = notebook.run("# one\n\n%%remote\nx = 1\nprint('a' 'b'\ny = = 2")
     assert ran.reply["ename"] == "SyntaxError"
-    assert "line 5" in ran.error.lower() and "print('a' 'b'" in ran.error
+    assert "Cell In[" in ran.error and "line 5" in ran.error and "print('a' 'b'" in ran.error
+    assert "site-packages" not in ran.error
 
 
 def test_traceback_of_nested_functions(notebook: Notebook):
@@ -295,14 +319,15 @@ def test_traceback_of_nested_functions(notebook: Notebook):
     assert notebook.run("def outer(n):\n    # local cell\n    return inner(n)").ok
     ran = notebook.run("# comment\n%%remote\ndef inner(n):\n    m = n - 1\n    return 1 / m\n\nouter(1)")
     assert ran.reply["ename"] == "ZeroDivisionError"
-    for line in ("----> 7 outer(1)", "----> 3     return inner(n)", "----> 5     return 1 / m", "ZeroDivisionError: division by zero"):
+    for line in ("----> 7 outer(1)", "----> 3     return inner(n)", "----> 5     return 1 / m", "Error: division by zero"):
         assert line in ran.error.replace("\xa0", " "), ran.error
     assert "remora/guest" not in ran.error and "run_cell_magic" not in ran.error
 
 
 def test_own_exception_is_caught_here_by_its_type(notebook: Notebook):
     """An exception class of the notebook is the same class here, with its attributes and its cause."""
-    assert notebook.run("class Odd(ValueError):\n    def __init__(self, n):\n        super().__init__(f'odd {n}')\n        self.n = n").ok
+    code = "class Odd(ValueError):\n    def __init__(self, n):\n        super().__init__(f'odd {n}')\n        self.n = n"
+    assert notebook.run(code).ok
     code = "def check(n):\n    try:\n        1 / 0\n    except ZeroDivisionError as e:\n        raise Odd(n) from e"
     assert notebook.run(code).ok
     ran = notebook.run(
@@ -314,7 +339,7 @@ def test_own_exception_is_caught_here_by_its_type(notebook: Notebook):
 
 def test_error_aborts_what_is_queued(notebook: Notebook):
     """After an error the cells behind it are aborted, as Run All expects; the session goes on."""
-    sent = [notebook.send("%%remote\nkept = 5\n1 / 0"), notebook.send("print('local')"), notebook.send("%%remote\nprint('remote')")]
+    sent = [notebook.send(code) for code in ("%%remote\nkept = 5\n1 / 0", "print('local')", "%%remote\nprint('remote')")]
     first, second, third = notebook.collect(*sent)
     assert [ran.reply["status"] for ran in (first, second, third)] == ["error", "aborted", "aborted"]
     assert second.order == third.order == []
@@ -449,8 +474,8 @@ def test_defaults_hold_for_every_cell(notebook: Notebook):
 def test_attach_replays_and_follows_a_detached_run(notebook: Notebook):
     """`%remote attach` shows all of a detached run, what is over and what is to come, and binds what it made."""
     flag = notebook.folder / "flag"
-    code = f"import pathlib, time\nprint('begun', flush=True)\nwhile not pathlib.Path({str(flag)!r}).exists():\n    time.sleep(.02)\n"
-    sent = notebook.run(f"%%remote --detach\n{code}print('ended')\nmade = 11")
+    waiting = f"import pathlib, time\nwhile not pathlib.Path({str(flag)!r}).exists():\n    time.sleep(.02)"
+    sent = notebook.run(f"%%remote --detach\nprint('begun', flush=True)\n{waiting}\nprint('ended')\nmade = 11")
     assert sent.result.startswith("<run ")
     run = sent.result.split()[1].rstrip(":")
     notebook.until(lambda m: m["msg_type"] == "stream" and "begun" in m["content"]["text"])

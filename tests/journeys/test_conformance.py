@@ -5,11 +5,10 @@ Law: the samples are those of ipykernel's own test, so that a remote cell is hel
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jupyter_kernel_test
 import pytest
-
 from journeys.driving import Notebook
 
 REMOTE = "%%remote\n"
@@ -22,22 +21,22 @@ class _Samples:
     file_extension = ".py"
     code_hello_world = "print('hello, world')"
     code_stderr = "import sys; print('test', file=sys.stderr)"
-    completion_samples = [{"text": "zi", "matches": {"zip"}}]
-    complete_code_samples = ["1", "print('hello, world')", "def f(x):\n  return x*2\n\n\n"]
-    incomplete_code_samples = ["print('''hello", "def f(x):\n  x*2"]
-    invalid_code_samples = ["import = 7q"]
+    completion_samples: ClassVar[list[Any]] = [{"text": "zi", "matches": {"zip"}}]
+    complete_code_samples: ClassVar[list[Any]] = ["1", "print('hello, world')", "def f(x):\n  return x*2\n\n\n"]
+    incomplete_code_samples: ClassVar[list[Any]] = ["print('''hello", "def f(x):\n  x*2"]
+    invalid_code_samples: ClassVar[list[Any]] = ["import = 7q"]
     code_page_something = "zip?"
     code_generate_error = "raise"
-    code_execute_result = [
+    code_execute_result: ClassVar[list[Any]] = [
         {"code": "1+2+3", "result": "6"},
         {"code": "[n*n for n in range(1, 4)]", "result": "[1, 4, 9]"},
     ]
-    code_display_data = [
+    code_display_data: ClassVar[list[Any]] = [
         {"code": "from IPython.display import HTML, display; display(HTML('<b>test</b>'))", "mime": "text/html"},
         {"code": "from IPython.display import Math, display; display(Math('\\\\frac{1}{2}'))", "mime": "text/latex"},
     ]
     code_history_pattern = "1?2*"
-    supported_history_operations = ("tail", "search")
+    supported_history_operations = ("tail", "search", "range")
     code_inspect_sample = "zip"
     code_clear_output = "from IPython.display import clear_output; clear_output()"
 
@@ -71,14 +70,14 @@ class TestThere(_Samples, jupyter_kernel_test.KernelTests):
 
     code_hello_world = _there(_Samples.code_hello_world)
     code_stderr = _there(_Samples.code_stderr)
-    completion_samples = [_there(sample) for sample in _Samples.completion_samples]
-    complete_code_samples = [_there(sample) for sample in _Samples.complete_code_samples]
-    incomplete_code_samples = [_there(sample) for sample in _Samples.incomplete_code_samples]
-    invalid_code_samples = [_there(sample) for sample in _Samples.invalid_code_samples]
+    completion_samples: ClassVar[list[Any]] = [_there(sample) for sample in _Samples.completion_samples]
+    complete_code_samples: ClassVar[list[Any]] = [_there(sample) for sample in _Samples.complete_code_samples]
+    incomplete_code_samples: ClassVar[list[Any]] = [_there(sample) for sample in _Samples.incomplete_code_samples]
+    invalid_code_samples: ClassVar[list[Any]] = [_there(sample) for sample in _Samples.invalid_code_samples]
     code_page_something = _there(_Samples.code_page_something)
     code_generate_error = _there(_Samples.code_generate_error)
-    code_execute_result = [_there(sample) for sample in _Samples.code_execute_result]
-    code_display_data = [_there(sample) for sample in _Samples.code_display_data]
+    code_execute_result: ClassVar[list[Any]] = [_there(sample) for sample in _Samples.code_execute_result]
+    code_display_data: ClassVar[list[Any]] = [_there(sample) for sample in _Samples.code_display_data]
     code_history_pattern = f"{REMOTE}1?2*"
     code_inspect_sample = _there(_Samples.code_inspect_sample)
     code_clear_output = _there(_Samples.code_clear_output)

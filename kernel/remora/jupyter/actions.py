@@ -116,7 +116,9 @@ def _pull(remote: Remote, command: Command) -> str:
     delivery = variables.unpack(buffers, content, session, remote.shell.user_ns)
     variables.bind(delivery, session, remote.shell.user_ns)
     came = ", ".join(name for name in command.names if name not in stays) or "nothing"
-    return "; ".join([f"brought {came} home ({format_bytes(delivery.nbytes)})", *(str(about["reason"]) for about in stays.values())])
+    return "; ".join(
+        [f"brought {came} home ({format_bytes(delivery.nbytes)})", *(str(about["reason"]) for about in stays.values())]
+    )
 
 
 def _runs(remote: Remote, _: Command) -> Table:
@@ -134,12 +136,14 @@ def _runs(remote: Remote, _: Command) -> Table:
 def _attach(remote: Remote, command: Command) -> None:
     client = remote.client()
     facts = client.run(client.request(FindRun(command.names[0]))).result
-    if facts.get("endpoint") and facts.get("owner", {}).get("session"):
-        owner = facts["owner"]
-        session = remote.sessions.get(owner["session"])
-        if session.sandbox != facts["sandbox"]:
+    owner = facts.get("owner") or {}
+    session = remote.sessions.get(owner.get("session") or "main")
+    if facts.get("endpoint") and owner.get("session") and session.sandbox != facts["sandbox"]:
+        if session.alive:  # its own sandbox is not to be lost over it
+            session = remote.sessions.get(f"{session.name}-{facts['sandbox']}")
+        if not session.alive:
             remote.sessions.adopt(session, facts["sandbox"], SandboxSpec.from_dict(owner["spec"]))
-    remote.attach(facts)
+    remote.attach(facts, session)
 
 
 def _cancel(remote: Remote, command: Command) -> str:

@@ -121,6 +121,14 @@ class RemoraKernel(IPythonKernel):
         """Judge the code below the header of a remote cell."""
         return await _settled(super().do_is_complete(self._remote.body(code)))
 
+    async def do_history(
+        self, hist_access_type: str, output: bool, raw: bool, session: int = 0, *rest: Any, **more: Any
+    ) -> Fields:
+        """Return history, in which this session's entries bear its number; IPython says 0 where a range was asked for."""
+        reply = await _settled(super().do_history(hist_access_type, output, raw, session, *rest, **more))
+        number = self.shell.history_manager.session_number if self.shell else 0
+        return reply | {"history": [(entry[0] or number, *entry[1:]) for entry in reply["history"]]}
+
     def finish_metadata(self, parent: Fields, metadata: Fields, reply_content: Fields) -> Fields:
         """Put the figures of a remote cell into the metadata of its reply, where whoever keeps the notebook finds them."""
         figures = self._remote.take_figures()

@@ -26,6 +26,7 @@ def load_ipython_extension(shell: Any) -> None:
         return
     shell.remora = remote = Remote(shell, _front_of(shell))
     _register(shell, remote)
+    _show_ready_made_syntax_errors(shell)
     shell.input_transformers_cleanup.insert(0, remote.transformer)
     shell.events.register("pre_run_cell", remote.bind_settled)
     atexit.register(remote.leave, restart=True)
@@ -46,6 +47,21 @@ def _register(shell: Any, remote: Remote) -> None:
         shell.register_magic_function(function, kind, "remote")
 
 
+def _show_ready_made_syntax_errors(shell: Any) -> None:
+    """Let a SyntaxError of a remote cell be shown as it was there: IPython takes a ready-made traceback from any other error."""
+    stock = shell.showsyntaxerror
+
+    def show(filename: str | None = None, running_compiled_code: bool = False) -> None:
+        kind, error, _ = sys.exc_info()
+        render = getattr(error, "_render_traceback_", None)
+        if render is None:
+            stock(filename, running_compiled_code)
+        else:
+            shell._showtraceback(kind, error, render())
+
+    shell.showsyntaxerror = show
+
+
 def unload_ipython_extension(shell: Any) -> None:
     """Take the magics away; sandboxes go on until they are stopped or unused for long."""
     remote = getattr(shell, "remora", None)
@@ -55,4 +71,5 @@ def unload_ipython_extension(shell: Any) -> None:
     shell.events.unregister("pre_run_cell", remote.bind_settled)
     for kind in ("cell", "line"):
         shell.magics_manager.magics[kind].pop("remote", None)
+    del shell.showsyntaxerror
     shell.remora = None

@@ -92,10 +92,8 @@ class Remote:
                 line = f'{name} was bound anew here while run {run.id} made one; run["{name}"] has that'
                 self.front.publish("stream", {"name": "stderr", "text": f"Remora: {line}\n"}, {}, (), self.front.parent())
 
-    def attach(self, facts: Fields) -> None:
+    def attach(self, facts: Fields, session: Session) -> None:
         """Replay a run here and follow it; what it made is bound to names that are free here."""
-        owner = facts.get("owner") or {}
-        session = self.sessions.get(owner.get("session") or "main")
         run = DetachedRun(RunId(facts["id"]), session, Cargo(None, {}), self.shell.user_ns, {})
         attach(self.client(), facts, run, Relay(self.front, session, self.front.parent()))
 
@@ -106,7 +104,8 @@ class Remote:
     def _cell_fields(self) -> Fields:
         content = self.front.parent().get("content") or {}
         return {
-            "execution_count": self.shell.execution_count,
+            # what the cell's prompt says: IPython counts on before it runs a cell, or after, by version
+            "execution_count": self.shell.displayhook.prompt_count,
             "silent": bool(content.get("silent", False)),
             "store_history": bool(content.get("store_history", True)),
             "allow_stdin": bool(content.get("allow_stdin", True)),
@@ -183,7 +182,7 @@ def _final(error: BaseException) -> tuple[Final, str]:
 
 
 def _sign(error: BaseException, line: str) -> None:
-    """Put the status line below a traceback: a quick failure is one output, as in a local cell. Our own refusals say all themselves."""
+    """Put the status line below a traceback: a quick failure is one output, as in a local cell. Our refusals say all themselves."""
     render = getattr(error, "_render_traceback_", None)
     if render is None or (isinstance(error, RemoraError) and not isinstance(error, (RunEnded, RemoteError))):
         return

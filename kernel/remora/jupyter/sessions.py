@@ -59,6 +59,7 @@ class Sessions:
         self.named: dict[str, Session] = {}
         self._client = client
         self._image: Fields | None = None
+        self._used = False
 
     def get(self, name: str) -> Session:
         """Return the session of this name, new if need be."""
@@ -113,6 +114,7 @@ class Sessions:
         """Make a sandbox that is open the session's own."""
         client = self._client()
         connection = Connection(client, facts)
+        self._used = True
         client.run(connection.connect())
         if session.connection is not None:
             if not session.alive and session.ledger.held:
@@ -157,6 +159,6 @@ class Sessions:
 
     def leave(self) -> None:
         """Let this kernel's sandboxes end: it ends for good."""
-        if any(session.connection is not None for session in self.named.values()):
+        if self._used:
             client = self._client()
             client.run(client.request(LeaveKernel(self.kernel)))
