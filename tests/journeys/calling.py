@@ -1,6 +1,6 @@
 """This process as a caller of remote functions: a place whose state directory it uses, too, and what a test asks of the backend.
 
-Law: what a process keeps once it has called (the client's loop and threads) is there before a test begins, so that the leak check sees
+Law: what a process keeps once it has called is there before a test begins, so that the leak check sees
 only what the test itself starts.
 """
 
@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from journeys.driving import DEADLINE, Place
+from jupyter_core.utils import ensure_event_loop
 from remora.client import client
 from remora.states import ENDED, RunState
 from remora.wire import PROTOCOL, Hello, ListAll
@@ -23,6 +24,7 @@ _IDLE = "0.5"  # seconds: a test's sandboxes are gone soon after it
 
 def warm_up() -> None:
     """Start what this process keeps once it has called."""
+    ensure_event_loop()
     client().run(asyncio.to_thread(int))
 
 

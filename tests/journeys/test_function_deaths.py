@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 
 import pytest
 import remora
 from journeys.calling import backend, calling, warm_up
+from journeys.driving import STOP
 
 
 @remora.function(cpu=1)
@@ -71,3 +74,15 @@ def test_two_handles_of_one_run():
         run.get(timeout=0.2)
     assert other.get(timeout=60) == 1.0
     assert run.get(timeout=60) == 1.0
+
+
+def test_stop_ends_what_waits():
+    """Ending everything ends a call that somebody waits for, with its reason; the next call starts it all again."""
+    run = nap.spawn(60)
+    with pytest.raises(TimeoutError):
+        run.get(timeout=0.5)
+    subprocess.run([sys.executable, "-c", STOP], check=True, timeout=60)
+    with pytest.raises(remora.RunEnded) as ended:
+        run.get(timeout=60)
+    assert ended.value.reason == "stopped"
+    assert nap.remote(0) == 0

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import remora
 from journeys.calling import calling, unfinished
-from journeys.driving import STOP, Notebook, Place
+from journeys.driving import Notebook, Place
 from remora.states import RunState
 
 FACTOR = 10
@@ -492,9 +492,3 @@ def test_function_in_a_remote_cell(kernel):
     ran = kernel.remote("total = f.remote(Box(1)).value + f.local(Box(0)).value\ntotal")
     assert ran.result == "81"
     assert kernel.run("%remote stop").ok
-
-
-def test_stop_ends_everything(place):
-    """Ending everything leaves nothing; the next call starts it all again."""
-    subprocess.run([sys.executable, "-c", STOP], env=place.environment, check=True, timeout=60)
-    assert double.remote(1) == 2
