@@ -66,7 +66,7 @@ def test_every_option():
         ({"session": "main"}, "session= is for cells"),
         ({"detach": True}, "detach= is for cells"),
         ({"cpus": 2}, "did you mean cpu"),
-        ({"memory": 16}, "no unit"),
+        ({"memory": 16}, "with a unit"),
         ({"cpu": "lots"}, "no number of cores"),
         ({"retries": -1}, "no number of attempts"),
         ({"retries": "3"}, "no number of attempts"),
@@ -95,7 +95,10 @@ def test_map_needs_inputs():
 
 def test_importing_remora_stays_light():
     """Importing remora imports nothing; a script that only decorates needs no IPython."""
-    code = "import sys, remora\nassert not [m for m in sys.modules if m.startswith('remora.')]\nremora.function(print)\nprint('IPython' in sys.modules)"
+    code = (
+        "import sys, remora\nassert not [m for m in sys.modules if m.startswith('remora.')]\n"
+        "remora.function(print)\nprint('IPython' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout == "False\n"
 
@@ -183,7 +186,7 @@ def test_what_cannot_travel_is_named(args, kwargs, says):
 def test_a_global_that_cannot_travel_is_named():
     """A global that the function uses and that cannot travel is named as such."""
     here = notebook("stuck = (i for i in ())\n@remora.function\ndef f(): return stuck")
-    with pytest.raises(remora.SendError, match="^stuck: generator cannot be sent"):
+    with pytest.raises(remora.SendError, match=r"^stuck: generator cannot be sent"):
         here["f"]._pack().pack((), {})
 
 
@@ -236,7 +239,7 @@ def test_functions_of_loose_modules_go_by_value(module):
         "import sys, types\nfrom remora.sync.codec import decode, encode\n"
         "namespace = vars(types.ModuleType('__main__'))\nparts = eval(sys.stdin.read())\n"
         "f, x = decode(parts[0], parts[1:], namespace=namespace)['v']\n"
-        "assert 'far_away' not in sys.modules and f.__globals__.keys() == {'__name__', '__builtins__', 'helper', 'json'}\n"
+        "assert 'far_away' not in sys.modules and '_lock_like' not in f.__globals__\n"
         "back = encode({'r': f(x)}, namespace=namespace)\nassert not back.failures, back.failures\n"
         "print(repr([bytes(back.stream), *map(bytes, back.buffers)]))"
     )
