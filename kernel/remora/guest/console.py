@@ -15,7 +15,6 @@ import os
 import select
 import sys
 import threading
-import time
 from collections.abc import Iterable
 from typing import Any
 
@@ -23,7 +22,6 @@ from . import origin
 from .outbox import Outbox
 
 _CHUNK = 1 << 20
-_RECENT = 0.002  # seconds: a child process that wrote something has needed longer
 _F_SETPIPE_SZ = 1031
 
 
@@ -33,9 +31,13 @@ class Console:
     def __init__(self, outbox: Outbox) -> None:
         """Redirect descriptors 1 and 2, and replace sys.stdout and sys.stderr."""
         self.outbox: Outbox | None = outbox
-        self._lock = threading.Lock()
+        # for `with` alone: an exception out of a signal handler cannot come between its acquiring and its releasing
+        self._lock = threading.RLock()
         self._pipes = {_redirect(1): ("stdout", _decoder()), _redirect(2): ("stderr", _decoder())}
-        self._wrote = 0.0
+        self._taking = 0  # the thread that does
+        self._waiting = select.poll()
+        for pipe in self._pipes:
+            self._waiting.register(pipe, select.POLLIN)
         sys.stdout, sys.stderr = Stream(self, "stdout", 1), Stream(self, "stderr", 2)
         threading.Thread(target=self._read_forever, name="remora-console", daemon=True).start()
 
@@ -44,11 +46,9 @@ class Console:
         if self.outbox is None:
             self._write_forked(descriptor, text)
             return
-        now = time.monotonic()
-        # never waiting for it: a destructor may print in the middle of a take, even in the thread that others wait for
-        if now - self._wrote > _RECENT and self._lock.acquire(blocking=False):
-            self._take_locked()
-        self._wrote = now
+        # a destructor or a signal handler may print in the middle of a take
+        if self._taking != threading.get_ident():
+            self._take()
         self.outbox.text(origin.current(), name, text)
 
     def flush(self, descriptor: int) -> None:
@@ -72,7 +72,7 @@ class Console:
     def forget(self) -> None:
         """Become the console of a forked child: its output goes to the parent through the pipes."""
         self.outbox = None
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._lines: dict[int, str] = {}
 
     def _write_forked(self, descriptor: int, text: str) -> None:
@@ -90,20 +90,21 @@ class Console:
         while True:
             ready.poll()
             self._take()
+            if self.outbox is not None:
+                self.outbox.relieve()
 
     def _take(self) -> None:
-        self._lock.acquire()
-        self._take_locked()
-
-    def _take_locked(self) -> None:
-        try:
-            for pipe, (name, decoder) in self._pipes.items():
-                while data := _read(pipe):
-                    text = decoder.decode(data)
+        """Take what is in the pipes now. Nothing in here waits, so whoever holds the lock lets go of it soon."""
+        with self._lock:
+            self._taking = threading.get_ident()
+            try:
+                for pipe, _ in self._waiting.poll(0):
+                    name, decoder = self._pipes[pipe]
+                    text = decoder.decode(_read(pipe))
                     if text and self.outbox is not None:
-                        self.outbox.text(origin.latest(), name, text)
-        finally:
-            self._lock.release()
+                        self.outbox.append(origin.latest(), name, text)
+            finally:
+                self._taking = 0
 
 
 class Stream(io.TextIOBase):

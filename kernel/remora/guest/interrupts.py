@@ -9,12 +9,16 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import threading
 import types
 from collections.abc import Coroutine, Generator, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from ..wire import RunId
+
+_UNHEARD = 0.1  # seconds
+_MAIN = threading.get_ident()
 
 
 class Interrupts:
@@ -28,13 +32,25 @@ class Interrupts:
         self._wanted: set[RunId] = set()
         self._awaiting: asyncio.Future[Any] | None = None
         self._cut = False
+        self._heard = threading.Event()
+        self._handlers = (self._raise, self._cut_or_raise)
         signal.signal(signal.SIGINT, _ignore)
 
     def request(self, run: RunId) -> None:
         """Interrupt the run if it executes, else remember it; called by the thread that receives."""
         self._wanted.add(run)
         if run == self._current:
+            self._heard.clear()
             os.killpg(os.getpgrp(), signal.SIGINT)
+            threading.Thread(target=self._insist, args=(run,), name="remora-stop", daemon=True).start()
+
+    def _insist(self, run: RunId) -> None:
+        """Signal again while the main thread has not noticed.
+
+        A signal that comes just before it begins to wait for a lock does not wake it, nor does one that another thread got.
+        """
+        while not self._heard.wait(_UNHEARD) and run == self._current and signal.getsignal(signal.SIGINT) in self._handlers:
+            signal.pthread_kill(_MAIN, signal.SIGINT)
 
     @contextmanager
     def allowed(self, run: RunId, early: bool = True) -> Iterator[None]:
@@ -44,7 +60,7 @@ class Interrupts:
         """
         before = self._current, signal.getsignal(signal.SIGINT), self._awaiting
         self._current, self._awaiting = run, None
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGINT, self._raise)
         try:
             if early and run in self._wanted:
                 raise KeyboardInterrupt
@@ -81,7 +97,12 @@ class Interrupts:
             signal.signal(signal.SIGINT, self._cut_or_raise)
             return await self._awaiting
 
+    def _raise(self, signum: int, frame: types.FrameType | None) -> None:
+        self._heard.set()
+        raise KeyboardInterrupt
+
     def _cut_or_raise(self, signum: int, frame: types.FrameType | None) -> None:
+        self._heard.set()
         task = self._awaiting
         if task is None or _executes_callback(frame):
             raise KeyboardInterrupt
@@ -107,6 +128,15 @@ class Interrupts:
                 error = raised
 
 
+def without_handler(error: BaseException | None) -> None:
+    """Let a traceback end where the interrupt came, as with Python's own handler, and not in ours."""
+    trace = error.__traceback__ if error is not None else None
+    while trace is not None and trace.tb_next is not None:
+        if trace.tb_next.tb_frame.f_code in _HANDLERS:
+            trace.tb_next = None
+        trace = trace.tb_next
+
+
 def _ignore(signum: int, frame: types.FrameType | None) -> None:
     """Do nothing; SIG_IGN instead would be inherited by child processes."""
 
@@ -120,3 +150,6 @@ def _executes_callback(frame: types.FrameType | None) -> bool:
             return False
         frame = frame.f_back
     return True
+
+
+_HANDLERS = {Interrupts._raise.__code__, Interrupts._cut_or_raise.__code__}

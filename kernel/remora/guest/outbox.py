@@ -42,17 +42,28 @@ class Outbox:
         self._thread.start()
 
     def text(self, origin: Origin | None, name: str, text: str) -> None:
-        """Append text of "stdout" or "stderr"."""
+        """Append text of "stdout" or "stderr", and wait until it is out if it comes after a pause."""
+        paused = time.monotonic() - self._sent >= _PAUSE
+        self.append(origin, name, text)
+        if paused and text.endswith("\n"):
+            self.settle()
+        else:
+            self.relieve()
+
+    def append(self, origin: Origin | None, name: str, text: str) -> None:
+        """Append text and never wait."""
         if origin is None:
             os.write(self._log, text.encode("utf-8", "replace"))
             return
-        paused = time.monotonic() - self._sent >= _PAUSE
         self._entries.append((origin, name, text))
         self._size += len(text)
-        if (paused and text.endswith("\n")) or self._size > _QUEUED:
-            self.settle()
-        elif not self._awake:
+        if not self._awake:
             self._wake.put(False)
+
+    def relieve(self) -> None:
+        """Wait if so much is queued that the other side must first keep up."""
+        if self._size > _QUEUED:
+            self.settle()
 
     def put(self, message: Message) -> None:
         """Append a message and let it go at once, after all that was appended before it."""

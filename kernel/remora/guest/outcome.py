@@ -14,6 +14,7 @@ from ..errors import RemoraError
 from ..sync.codec import Encoded
 from ..sync.raised import encode_exception
 from ..wire import Buffer, Emit, Fields, RunId
+from .interrupts import without_handler
 
 AWAY = 16 << 20  # bytes: what is larger is fetched by the client, so that it does not pass through the run log
 _REPR = 200
@@ -125,6 +126,7 @@ def render(error: BaseException) -> list[str]:
     """Return a plain traceback without the guest's own frames; one line for what is ours and says what to do."""
     if isinstance(error, RemoraError):
         return error._render_traceback_()
+    without_handler(error)
     frames = error.__traceback__
     while frames is not None and str(frames.tb_frame.f_globals.get("__name__", "")).startswith("remora.guest."):
         frames = frames.tb_next

@@ -27,6 +27,7 @@ from ..wire import Fields
 from . import origin
 from .compiler import CellCompiler
 from .display import ZMQDisplayPublisher, ZMQShellDisplayHook
+from .interrupts import without_handler
 from .kernelmagics import KernelMagics
 from .outbox import Outbox
 
@@ -194,6 +195,11 @@ class ZMQInteractiveShell(InteractiveShell):
             yield
         finally:
             self._depth -= 1
+
+    def showtraceback(self, *args: Any, **kwargs: Any) -> None:
+        """Show the exception that just occurred; an interrupt ends where it came."""
+        without_handler(sys.exc_info()[1])
+        super().showtraceback(*args, **kwargs)
 
     def _showtraceback(self, etype: type[BaseException], evalue: BaseException, stb: list[str]) -> None:
         """Keep the traceback of what ended the cell; show any other, such as that of `%run` or of a widget's callback."""
