@@ -39,7 +39,7 @@ def living(commands: Commands) -> list[str]:
 
 
 def test_a_notebook_runs_with_its_parameters_and_is_written(commands: Commands) -> None:
-    """Parameters, outputs, counts, timing and figures are where papermill's users look for them; the sandbox is gone at the end."""
+    """Parameters, outputs, counts, timing and figures are where papermill's users look for them; the sandbox ends."""
     commands.notebook("a.ipynb", ("epochs = 1\nname = 'x'", ["parameters"]), "print(name)\nepochs * 2", "epochs += 1; epochs")
     ran = commands.run("run", "a.ipynb", "o.ipynb", "-p", "epochs", "5", "-r", "name", "7")
     done = commands.read("o.ipynb")
@@ -106,12 +106,12 @@ def test_tags_and_an_early_exit_mean_what_they_mean_to_nbclient(commands: Comman
 
 
 def test_widgets_displays_and_overwritten_text_end_as_a_front_end_shows_them(commands: Commands) -> None:
-    """Widget state is in the notebook's metadata, updates reach displays of earlier cells, Output widgets hold what was printed."""
+    """Widget state is in the notebook's metadata, updates reach earlier cells, Output widgets hold what was printed."""
     commands.notebook(
         "a.ipynb",
         "import ipywidgets\nbar = ipywidgets.IntProgress(max=3)\nbar",
         "h = display({'text/plain': 'old'}, raw=True, display_id='d')",
-        "bar.value = 2\nfrom IPython.display import update_display\nupdate_display({'text/plain': 'new'}, raw=True, display_id='d')",
+        "bar.value = 2\nh.update({'text/plain': 'new'}, raw=True)",
         "out = ipywidgets.Output()\nwith out: print('inside')\nout",
         "print(10, end='\\r'); print(20, end='\\r'); print(30)",
         "import asyncio\nwhile not out.outputs:\n    await asyncio.sleep(0.02)\nout.outputs[0]['text']",
@@ -162,7 +162,7 @@ def test_the_inner_sandbox_does_not_outlive_an_outer_one_that_is_killed(commands
 
 
 def test_a_detached_run_goes_on_and_is_written_without_a_terminal(commands: Commands) -> None:
-    """`--detach` prints the run's id at once; a process of ours writes the notebook; `attach` replays and ends with its exit code."""
+    """`--detach` prints the run's id at once, a process of ours writes the notebook, `attach` replays and ends as the run."""
     commands.gate()
     commands.notebook("a.ipynb", f"print('one', flush=True)\n{GATE}\nprint('two')", "1 / 0")
     run = commands.run("run", "a.ipynb", "o.ipynb", "--detach").stdout.strip()

@@ -1,6 +1,6 @@
 """`remora doctor`: what is missing on this machine, and how to get it.
 
-Law: each check is one function that returns a Finding and never raises; it looks, and starts or changes nothing.
+Law: each check is one function that returns a Finding and never raises; it looks, starts nothing, and leaves nothing behind.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -96,9 +97,12 @@ def _state_directory() -> Finding:
 
     folder = state_directory()
     there = next(path for path in (folder, *folder.parents) if path.exists())
-    if not os.access(there, os.W_OK | os.X_OK) or not there.is_dir():
-        return Finding("state directory", BAD, f"{folder} cannot be written", "mend its permissions, or set REMORA_STATE_DIR")
-    return Finding("state directory", GOOD, str(folder))
+    try:
+        with tempfile.TemporaryDirectory(prefix="remora-doctor-", dir=there):
+            return Finding("state directory", GOOD, str(folder))
+    except OSError as error:
+        advice = "free space or mend its permissions, or set REMORA_STATE_DIR"
+        return Finding("state directory", BAD, f"{folder} cannot be written: {error.strerror}", advice)
 
 
 def _disk() -> Finding:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import secrets
 import select
-import shutil
 import signal
 import sys
 import termios
@@ -74,7 +72,7 @@ class Terminal:
             yield
             return
         before = termios.tcgetattr(self._input)
-        tty.setraw(self._input)
+        tty.setraw(self._input, termios.TCSADRAIN)  # what was typed ahead is kept
         try:
             yield
         finally:
@@ -90,7 +88,10 @@ class Terminal:
             signal.signal(signal.SIGWINCH, before)
 
     def _size(self) -> list[int]:
-        return list(shutil.get_terminal_size())
+        try:
+            return list(os.get_terminal_size(self._input))
+        except OSError:  # no terminal
+            return [80, 24]
 
     async def converse(self, facts: dict[str, Any]) -> int:
         """Open the shell and pass bytes both ways until it has ended; return its exit code."""
@@ -111,7 +112,7 @@ class Terminal:
             raise RunEnded(text, reason=str(ended.get("reason", "crashed"))) from None
         finally:
             os.close(self._tell_over)
-            await asyncio.to_thread(typing.join)
+            typing.join()
             os.close(self._over)
             self._peer.close()
 

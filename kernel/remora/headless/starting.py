@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -28,6 +29,8 @@ from .kernels import Place
 
 SESSION = "notebook"
 _NAME = 60
+_TAKING_OVER = 30.0
+"""Seconds that the process that follows a detached run may take to begin; without it `remora attach` does its work."""
 
 
 @dataclass(frozen=True)
@@ -164,16 +167,17 @@ def cancel(run: RunId, hard: bool) -> None:
 
 
 def detach(job: Job) -> None:
-    """Leave a process behind that goes on writing the notebook; it does not need the terminal."""
-    with (job.folder / FOLLOWER_LOG).open("ab") as log:
-        subprocess.Popen(
-            [sys.executable, "-P", "-m", "remora.headless.follower", job.run],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            cwd="/",
-            start_new_session=True,
-        )
+    """Leave a process behind that goes on writing the notebook, and return when it has taken over; it needs no terminal."""
+    reading, writing = os.pipe()
+    command = [sys.executable, "-P", "-m", "remora.headless.follower", job.run, str(writing)]
+    with open(reading, "rb") as taken_over, (job.folder / FOLLOWER_LOG).open("ab") as log:
+        try:
+            subprocess.Popen(
+                command, pass_fds=[writing], stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/", start_new_session=True
+            )
+        finally:
+            os.close(writing)
+        select.select([taken_over], [], [], _TAKING_OVER)
 
 
 @contextmanager
