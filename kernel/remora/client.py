@@ -231,6 +231,8 @@ class Connection:
     def __init__(self, client: Client, facts: Fields) -> None:
         """Take the sandbox's facts; `connect` opens the connection."""
         self.client, self.facts = client, facts
+        self.ended = False
+        """The sandbox is known to have ended, though its supervisor may not be gone yet."""
         self._peer: Peer | None = None
         self._follows: dict[RunId, Follow] = {}
         self._watched: set[asyncio.Task[None]] = set()
@@ -247,7 +249,7 @@ class Connection:
     @property
     def alive(self) -> bool:
         """True while the supervisor is connected."""
-        return self._peer is not None and not self._peer.gone.done()
+        return self._peer is not None and not self._peer.gone.done() and not self.ended
 
     def start(self, request: StartRun, sink: Sink) -> None:
         """Start a run, and feed its records to `sink` until its end and beyond: late output comes, too. Returns at once."""

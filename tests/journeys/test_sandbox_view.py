@@ -161,3 +161,15 @@ found = block.buf[-1]
 block.close(); block.unlink()"""
     assert ask(notebook, code, "session=shared") == 7
     assert notebook.run("%remote stop shared").ok
+
+
+def test_options_of_a_living_sandbox(notebook: Notebook) -> None:
+    """An option that a living sandbox cannot take on is named once, and counts with --fresh."""
+    code = "import os; print(os.environ.get('OMP_NUM_THREADS'))"
+    assert notebook.remote(code, "session=late").stdout == "None\n"
+    told = notebook.remote(code, "session=late cpu=1")
+    assert told.stdout == "None\n"
+    assert "cpu= will count when session late gets its next sandbox" in told.stderr
+    assert notebook.remote(code, "session=late cpu=1").stderr == ""
+    assert notebook.remote(code, "session=late cpu=1 --fresh").stdout == "1\n"
+    assert notebook.run("%remote stop late").ok

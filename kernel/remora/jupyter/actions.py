@@ -67,7 +67,7 @@ def _show(remote: Remote, _: Command) -> Table:
         if session.connection is None:
             continue
         held = ", ".join(sorted(session.ledger.held)[:12]) or "nothing"
-        state = "running" if session.alive else "ended"
+        state = "ready" if session.alive else "ended"
         facts = session.connection.facts
         rows.append(
             (session.name, str(facts.get("on", "here")), session.sandbox, state, str(facts.get("jail", "")), held, "own machine")

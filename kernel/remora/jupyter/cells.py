@@ -200,6 +200,7 @@ class CellRun:
     def _explain_loss(self, error: BaseException) -> None:
         """Say which variables were lost with the sandbox: those of which there is no copy here."""
         if isinstance(error, RunEnded) and error.facts.get("sandbox_ended"):
+            self.connection.ended = True
             names = self._session.lost_names(self._namespace)
             error.facts["lost"] = names
             error.args = (f"{error}. Lost with it: what this cell had made{''.join(', ' + name for name in names)}",)

@@ -1,7 +1,7 @@
 """The line of options of `%%remote`: how it becomes options, and `%remote?`.
 
-Law: pure; the options themselves, and how values are read, are in remora/options.py, shared with functions and commands. How a line
-falls into words is in words.py.
+Law: pure; the options themselves, and how values are read, are in remora/options.py, shared with functions and commands.
+How a line falls into words is in words.py.
 """
 
 from __future__ import annotations

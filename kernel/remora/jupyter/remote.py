@@ -182,7 +182,10 @@ def _final(error: BaseException) -> tuple[Final, str]:
 
 
 def _sign(error: BaseException, line: str) -> None:
-    """Put the status line below a traceback: a quick failure is one output, as in a local cell. Our refusals say all themselves."""
+    """Put the status line below a traceback.
+
+    A quick failure is one output, as in a local cell. Our refusals say all themselves.
+    """
     render = getattr(error, "_render_traceback_", None)
     if render is None or (isinstance(error, RemoraError) and not isinstance(error, (RunEnded, RemoteError))):
         return

@@ -21,6 +21,9 @@ from ..sync.names import hidden
 from ..wire import Fields, LeaveKernel, OpenSession, SandboxId, StopSandboxes
 from .options import CellOptions
 
+_AT_OPENING = ("cpu", "memory", "env", "files", "jail", "idle")
+"""Options that a sandbox takes on when it is opened, and that do not identify it."""
+
 
 class Session:
     """One named session of a notebook."""
@@ -32,6 +35,8 @@ class Session:
         self.identity: object = None
         self.ledger = Ledger(name)
         self.options = CellOptions()
+        self.made_with: CellOptions | None = None
+        """What the sandbox was opened with; None for one that was adopted."""
         self.comms: set[str] = set()
 
     @property
@@ -43,6 +48,17 @@ class Session:
     def sandbox(self) -> str:
         """Return the sandbox's id, or nothing."""
         return str(self.connection.facts["id"]) if self.connection is not None else ""
+
+    def say_what_waits(self, options: CellOptions, tell: Callable[[str], None]) -> None:
+        """Name the options that a living sandbox cannot take on any more, each change once."""
+        made = self.made_with
+        if made is None:
+            return
+        changed = [name for name in _AT_OPENING if name in options.given and options.value(name) != made.value(name)]
+        if changed:
+            names = ", ".join(f"{name}=" for name in changed)
+            tell(f"{names} will count when session {self.name} gets its next sandbox; --fresh gives it one now")
+            self.made_with = options
 
     def lost_names(self, namespace: dict[str, Any]) -> list[str]:
         """Return the names of what is lost with the sandbox: held there, with nothing or a mere stand-in here."""
@@ -87,8 +103,11 @@ class Sessions:
         """Return the connection to the session's sandbox, opened if need be; lines for the user go to `tell`."""
         spec = self.spec(options)
         if session.alive and session.connection is not None and session.identity == spec.identity and not options.fresh:
+            session.say_what_waits(options, tell)
             return session.connection
-        return self.open(session, spec, tell, stage, fresh=options.fresh)
+        connection = self.open(session, spec, tell, stage, fresh=options.fresh)
+        session.made_with = options
+        return connection
 
     def open(
         self, session: Session, spec: SandboxSpec, tell: Callable[[str], None], stage: Callable[[str], None], fresh: bool = False
@@ -97,7 +116,8 @@ class Sessions:
         client = self._client()
         if fresh and session.alive:
             self.stop(session)
-        request = OpenSession(self.kernel, session.name, spec.to_dict())
+        gone = session.sandbox if session.connection is not None and session.connection.ended else None
+        request = OpenSession(self.kernel, session.name, spec.to_dict(), instead_of=SandboxId(gone) if gone else None)
         facts = client.run(client.open(request, stage))
         if session.alive and session.sandbox != facts["id"]:
             self._say_what_stays(session, tell)

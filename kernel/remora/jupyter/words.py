@@ -56,7 +56,6 @@ def expand(pieces: tuple[str | Expression, ...], evaluate: Evaluate, what: str) 
         raise OptionError(f"{what}: a value in braces cannot be written as text ({type(error).__name__})") from None
 
 
-
 def _evaluated(text: str, evaluate: Evaluate, what: str) -> object:
     try:
         return evaluate(text)
