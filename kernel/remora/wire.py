@@ -47,9 +47,6 @@ class Answer(Message):
     error: Fields | None = None
 
 
-# ---- both ways, first on every connection -----------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class Hello(Request):
     """First message of whoever connects; `role` is for logs and listings."""
@@ -264,7 +261,7 @@ class CommMessage(Message):
 
 @dataclass(frozen=True)
 class ShellBytes(Message):
-    """What is typed into an open shell or printed by it; `size`: columns and rows of its window; `taken`: bytes printed so far."""
+    """What is typed into a shell or printed by it; `size` is columns and rows, `taken` the bytes printed so far."""
 
     shell: str
     size: list[int] | None = None
@@ -273,7 +270,7 @@ class ShellBytes(Message):
 
 @dataclass(frozen=True)
 class AskGuest(Request):
-    """A question to the guest, answered between cells: "complete", "pull", "names" …; "shell" at any time, when that has ended."""
+    """A question to the guest ("complete", "pull", "names" …), answered between cells; "shell" at any time, when it has ended."""
 
     op: str
     args: Fields
