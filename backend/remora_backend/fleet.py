@@ -58,9 +58,10 @@ class Fleet:
 
     async def restore(self) -> None:
         """Take up what lived on while the backend was away, and end on paper what did not."""
-        for row in self.store.sandboxes(living=True):
+        sandboxes, runs = self.store.left_behind()
+        for row in sandboxes:
             self.sandboxes[SandboxId(row["id"])] = {"id": row["id"], "state": row["state"]} | row["facts"]
-        for row in self.store.unfinished_runs():
+        for row in runs:
             self.runs[RunId(row["id"])] = {"id": row["id"], "sandbox": row["sandbox"], "state": row["state"]} | row["facts"]
         await self.agent.take_up()
         for sandbox, facts in self.sandboxes.items():
@@ -113,7 +114,7 @@ class Fleet:
     def leave_kernel(self, kernel: str) -> None:
         """Take note that a kernel has ended for good: end its idle sandboxes now, busy ones when their runs are over."""
         for key, sandbox in [*self._sessions.items()]:
-            if key[0] == kernel and sandbox in self.sandboxes:
+            if (key[0] == kernel or key[0].startswith(f"{kernel}/")) and sandbox in self.sandboxes:
                 self.sandboxes[sandbox]["leaving"] = True
                 self._mind_idle(sandbox, self.sandboxes[sandbox], after_run=True)
 
@@ -124,14 +125,14 @@ class Fleet:
         known = self.sandboxes.setdefault(sandbox, {"id": sandbox})
         before = known.get("state")
         known |= facts | {"state": state}
-        self.store.save_sandbox(sandbox, state, {k: v for k, v in known.items() if k not in ("id", "state")})
+        if {before, state} != {SandboxState.READY.value, SandboxState.BUSY.value}:  # which of the two is asked of its supervisor
+            self.store.save_sandbox(sandbox, state, {k: v for k, v in known.items() if k not in ("id", "state")})
         if "kernel" in known and "identity" in known and state != SandboxState.ENDED.value:
             self._sessions.setdefault((known["kernel"], known["session"], tuple(known["identity"])), sandbox)
         self._mind_idle(sandbox, known, after_run=before == SandboxState.BUSY.value)
         self.calls.sandbox_changed(sandbox, before, state)
         if state == SandboxState.ENDED.value:
-            for kernel in {key[0] for key in self._sessions if key[0].startswith(f"{sandbox}/")}:
-                self.leave_kernel(kernel)  # it ran in there
+            self.leave_kernel(sandbox)  # the kernels that ran in there are named below it
             self._sessions = {key: value for key, value in self._sessions.items() if value != sandbox}
         self.changed()
 

@@ -122,9 +122,9 @@ class Terminal:
         from .. import client as clients
         from .. import streams
         from ..errors import Refused
-        from ..wire import FindSandbox
+        from ..wire import FindSandbox, SandboxId
 
-        facts = (await clients.client().request(FindSandbox(sandbox))).result  # type: ignore[arg-type]  # an id from a listing
+        facts = (await clients.client().request(FindSandbox(SandboxId(sandbox)))).result
         if "endpoint" not in facts:
             raise Refused(f"the sandbox {sandbox} has ended", reason="sandbox-ended")
         return await streams.connect(Path(facts["endpoint"]["socket"]), f"shell {os.getpid()}", self._print)

@@ -1,7 +1,7 @@
 """The process that a detached notebook run leaves behind: `python -m remora.headless.follower RUN FD`.
 
-It follows the run and writes its notebook, in a session of its own, with no terminal; when the run's first record has come it
-closes the descriptor FD. When it is killed nothing is lost: whoever attaches to the run writes the notebook anew from the run's log.
+It follows the run and writes its notebook, in a session of its own, with no terminal; when the run's first record has come
+it closes the descriptor FD. When it is killed nothing is lost: whoever attaches to the run writes the notebook anew.
 """
 
 from __future__ import annotations

@@ -45,7 +45,8 @@ class Outputs(NotebookClient):
     def __init__(self, notebook: NotebookNode, talk: Talk) -> None:
         """Put outputs into this notebook; answer its widgets by `talk`."""
         super().__init__(notebook)
-        self.kc = _Door(talk)  # type: ignore[assignment]  # all that is used of a kernel client
+        door: Any = _Door(talk)  # all that is used of a kernel client
+        self.kc = door
 
     def take(self, message: Fields, index: int) -> None:
         """Put one message where it belongs, as a message of the cell with this index."""
