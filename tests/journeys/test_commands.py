@@ -95,6 +95,10 @@ class Screen:
             self.seen += os.read(self.master, 4096).decode(errors="replace")
         self.seen = self.seen.partition(text)[2]
 
+    def wait_prompt(self) -> None:
+        """Read until the shell waits for a command."""
+        self.wait("# " if os.getuid() == 0 else "$ ")
+
     def type(self, text: str) -> None:
         """Type a text."""
         os.write(self.master, text.encode())
@@ -102,7 +106,7 @@ class Screen:
     def __enter__(self) -> Screen:
         """Wait for the prompt."""
         try:
-            self.wait("# " if os.getuid() == 0 else "$ ")
+            self.wait_prompt()
         except BaseException:
             self.__exit__()
             raise
@@ -129,6 +133,7 @@ def test_a_shell_is_a_terminal_in_the_sandbox_beside_what_runs(waiting: tuple[Co
         screen.wait("20 70")
         screen.wait("sleeping")
         screen.type("\x03")
+        screen.wait_prompt()
         screen.type("seq 200000 | tail -n 1; exit 7\n")
         screen.wait("200000\r\n")
         assert screen.process.wait(DEADLINE) == 7
