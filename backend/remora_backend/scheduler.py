@@ -130,7 +130,8 @@ class Scheduler:
     name: Callable[[], SandboxId]
     _queues: dict[str, deque[_Waiting]] = field(default_factory=dict)
     _sandboxes: dict[SandboxId, _Sandbox] = field(default_factory=dict)
-    _assigned: dict[RunId, SandboxId] = field(default_factory=dict)
+    _assigned: dict[RunId, tuple[SandboxId, _Waiting]] = field(default_factory=dict)
+    """Calls whose end has not been reported, though their sandbox may be gone."""
     _within: dict[RunId, RunId] = field(default_factory=dict)
     """Calls that have not ended, with the calls that wait for them."""
     _count: int = 0
@@ -167,19 +168,22 @@ class Scheduler:
 
     def _release(self, run: RunId) -> None:
         self._within.pop(run, None)
-        name = self._assigned.pop(run, None)
-        if name is None:
+        if run not in self._assigned:
             for key, queue in self._queues.items():
                 self._queues[key] = deque(w for w in queue if w.call.run != run)
-        elif name in self._sandboxes:
+            return
+        name, _ = self._assigned.pop(run)
+        if name in self._sandboxes:
             self._sandboxes[name].work = None
 
     def _take_back(self, run: RunId) -> None:
         """Put a call back in front; its sandbox takes no other, since it is about to be gone."""
-        sandbox = self._sandboxes.get(self._assigned.pop(run, SandboxId("")))
-        if sandbox is not None and sandbox.work is not None:
-            self._queues.setdefault(sandbox.key, deque()).appendleft(sandbox.work)
-            sandbox.work, sandbox.leaving = None, True
+        if run not in self._assigned:
+            return
+        name, waiting = self._assigned.pop(run)
+        self._queues.setdefault(waiting.call.key, deque()).appendleft(waiting)
+        if name in self._sandboxes:
+            self._sandboxes[name].work, self._sandboxes[name].leaving = None, True
 
     def _lose(self, event: SandboxGone) -> list[Instruction]:
         lost = self._sandboxes.pop(event.sandbox, None)
@@ -215,7 +219,7 @@ class Scheduler:
             queue = self._queues.get(sandbox.key)
             if sandbox.free and queue and not self._yields(queue[0]):
                 sandbox.work = queue.popleft()
-                self._assigned[sandbox.work.call.run] = name
+                self._assigned[sandbox.work.call.run] = (name, sandbox.work)
                 done.append(Assign(sandbox.work.call.run, name))
         self._queues = {key: queue for key, queue in self._queues.items() if queue}
         return done

@@ -75,6 +75,11 @@ TABLE = [
         [plan.Assign("r1", S2)],
     ),
     (
+        "a call that was not taken is kept although its sandbox is gone",
+        [queued("r1"), ready(S1), plan.SandboxGone(S1, started=True), plan.CallReturned("r1")],
+        [plan.Open("a", S2)],
+    ),
+    (
         "a call that waits for another uses no cores",
         [queued("r1", cores=2.0), ready(S1), queued("r2", "b", 2.0, within="r1")],
         [plan.Open("b", S2)],
@@ -185,6 +190,14 @@ class World:
         self.pools.pop(sandbox, None)
         self.tell(plan.SandboxGone(sandbox, started))
 
+    def vanish(self, sandbox):
+        """Kill a sandbox before it took its call, in such a way that the scheduler hears of the sandbox first."""
+        run = self.held.pop(sandbox)
+        del self.pools[sandbox]
+        self.tell(plan.SandboxGone(sandbox, started=True))
+        self.order[self.calls[run].key].insert(0, run)
+        self.tell(plan.CallReturned(run))
+
     def start(self, sandbox):
         """Let a sandbox be ready."""
         self.starting.discard(sandbox)
@@ -204,6 +217,7 @@ def test_no_call_is_lost_or_run_twice_and_cores_are_kept(data, cores):
             "start": sorted(world.starting),
             "end": [s for s in working if world.held[s] not in world.parents()],
             "cancel": [run for run in waiting if run not in world.parents()],
+            "vanish": [s for s in working if world.held[s] not in world.parents()],
             "give_back": [s for s in working if world.held[s] not in world.parents()],
             "lose": sorted(s for s in world.pools if world.held.get(s) not in world.parents()),
         }
