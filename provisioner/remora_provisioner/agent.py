@@ -33,6 +33,8 @@ from .sandbox import FIRST_HOST_ID, Jail
 
 _LOG = logging.getLogger(__name__)
 _HOST_IDS = 0x0F000000
+_SAID = 2000
+"""Characters of a dead supervisor's last words."""
 
 
 class Listener(Protocol):
@@ -61,6 +63,8 @@ class Agent:
         self._open_runs: dict[SandboxId, set[RunId]] = {}
         self._chosen: dict[str | None, tuple[Jail, list[str]]] = {}
         self._burials: dict[SandboxId, asyncio.Task[None]] = {}
+        self._over: set[SandboxId] = set()
+        """Those whose end was reported and that are not buried yet."""
 
     def endpoint(self, sandbox: SandboxId) -> Fields:
         """Return how a client on this machine reaches the sandbox's supervisor."""
@@ -93,6 +97,8 @@ class Agent:
             shutil.rmtree(directory, ignore_errors=True)
             raise StateError(f"{directory} cannot be used ({error.strerror}); free space or set REMORA_STATE_DIR") from error
         except RemoraError:
+            if sandbox in self._burials:
+                await asyncio.wait({self._burials[sandbox]})
             shutil.rmtree(directory, ignore_errors=True)
             raise
         return notices
@@ -150,8 +156,18 @@ class Agent:
         try:
             return (await peer.request(Watch())).result
         except RemoraError as error:
+            if ended := self._ended(sandbox):
+                raise PlaceError(ended["facts"]["message"], reason=ended["facts"]["reason"]) from error
             why = self._said(sandbox).splitlines()[-1:] or [str(error)]
             raise PlaceError(f"the sandbox's supervisor did not start: {why[0]}", reason="sandbox-failed") from error
+
+    def _ended(self, sandbox: SandboxId) -> Fields | None:
+        """Return what a supervisor wrote down when its sandbox had ended, if it could."""
+        try:
+            told: Fields = json.loads((self._sandboxes / sandbox / ENDED).read_text())
+        except (OSError, ValueError):
+            return None
+        return told
 
     def _said(self, sandbox: SandboxId) -> str:
         try:
@@ -165,9 +181,14 @@ class Agent:
         if isinstance(message, RunChanged):
             self._note_run(sandbox, message.run, message.state, message.facts)
         elif isinstance(message, SandboxChanged):
-            self._listener.sandbox_changed(sandbox, message.state, message.facts)
+            self._heard_sandbox(sandbox, message.state, message.facts)
         elif isinstance(message, Record):
             self._listener.recorded(message)
+
+    def _heard_sandbox(self, sandbox: SandboxId, state: str, facts: Fields) -> None:
+        if state == SandboxState.ENDED.value:
+            self._over.add(sandbox)
+        self._listener.sandbox_changed(sandbox, state, facts)
 
     def _note_run(self, sandbox: SandboxId, run: RunId, state: str, facts: Fields) -> None:
         unfinished = self._open_runs.setdefault(sandbox, set())
@@ -187,41 +208,47 @@ class Agent:
         directory = self._sandboxes / sandbox
         if said := self._said(sandbox):
             _LOG.warning("supervisor of %s: %s", sandbox, said)
-        if not (directory / ENDED).exists():
-            error = explain(Evidence(asked=None, code=code))
-            for run in self._open_runs.get(sandbox, set()):
-                facts = recovery.finish(self.runs, run, error)
-                self._listener.run_changed(sandbox, run, recovery.ENDED_STATE, facts)
-            facts = {"reason": error.reason, "message": str(error)}
-            self._listener.sandbox_changed(sandbox, SandboxState.ENDED.value, facts)
-        self._open_runs.pop(sandbox, None)
-        await asyncio.to_thread(recovery.remove, directory)
+        ended = self._ended(sandbox)
+        if ended is not None and sandbox not in self._over:
+            self._tell(sandbox, ended)
+        self._finish(sandbox, explain(Evidence(asked=None, code=code, trouble=said[-_SAID:])))
+        try:
+            await asyncio.to_thread(recovery.remove, directory)
+        except OSError as error:
+            _LOG.warning("%s is not gone: %s", directory, error)  # the next start of the backend tries again
+
+    def _tell(self, sandbox: SandboxId, known: Fields) -> None:
+        """Report what a supervisor says of its sandbox and of all its runs."""
+        self._heard_sandbox(sandbox, known["state"], known["facts"])
+        for run, about in known["runs"].items():
+            self._note_run(sandbox, RunId(run), about["state"], about["facts"])
+
+    def _finish(self, sandbox: SandboxId, error: RemoraError) -> None:
+        """Bring the runs to an end that have none, and the sandbox unless its supervisor did."""
+        unfinished = self._open_runs.pop(sandbox, None)
+        if unfinished is None:
+            unfinished = set(recovery.unfinished_runs(self.runs, self._sandboxes / sandbox))
+        for run in unfinished:
+            facts = recovery.finish(self.runs, run, error)
+            self._listener.run_changed(sandbox, run, recovery.ENDED_STATE, facts)
+        if sandbox not in self._over:
+            self._listener.sandbox_changed(sandbox, SandboxState.ENDED.value, {"reason": error.reason, "message": str(error)})
+        self._over.discard(sandbox)
 
     # -- after having been away
 
     async def take_up(self) -> None:
         """Connect to every supervisor that lives, and bury the sandboxes of those that do not."""
-        for directory in sorted(self._sandboxes.glob("*")):
+        for directory in sorted(path for path in self._sandboxes.glob("*") if path.is_dir()):
             sandbox = SandboxId(directory.name)
             try:
                 known = await self._take(sandbox, streams.dial(directory / SOCKET))
             except (OSError, RemoraError):
-                self._open_runs[sandbox] = set(recovery.unfinished_runs(self.runs, directory))
-                self._tell_end(sandbox, directory)
-                await self._bury(sandbox)
+                if sandbox not in self._burials:
+                    self._lost(sandbox)
+                await asyncio.wait({self._burials[sandbox]})
                 continue
-            self._listener.sandbox_changed(sandbox, known["state"], known["facts"])
-            for run, about in known["runs"].items():
-                self._note_run(sandbox, RunId(run), about["state"], about["facts"])
-
-    def _tell_end(self, sandbox: SandboxId, directory: Path) -> None:
-        try:
-            ended = json.loads((directory / ENDED).read_text())
-        except (OSError, ValueError):
-            return
-        self._listener.sandbox_changed(sandbox, ended["state"], ended["facts"])
-        for run, about in ended["runs"].items():
-            self._listener.run_changed(sandbox, RunId(run), about["state"], about["facts"])
+            self._tell(sandbox, known)
 
     async def stop(self, sandbox: SandboxId, reason: EndReason) -> None:
         """End a sandbox, and return when nothing of it is left."""

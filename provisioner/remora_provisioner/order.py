@@ -23,6 +23,12 @@ ORDER, SOCKET, ENDED, LOG, SCRATCH, GROUPS, RUNS = (
 """Names inside a sandbox's directory."""
 
 
+def write_whole(path: Path, text: str) -> None:
+    """Write a file so that others see all of it or what was there before; raises OSError."""
+    path.with_suffix(".new").write_text(text)
+    os.replace(path.with_suffix(".new"), path)
+
+
 @dataclass(frozen=True)
 class Order:
     """One sandbox to be made; paths are absolute."""
@@ -48,9 +54,7 @@ class Order:
 
     def save(self) -> None:
         """Write the order into its directory, whole or not at all."""
-        path = Path(self.directory) / ORDER
-        path.with_suffix(".new").write_text(json.dumps(asdict(self)))
-        os.replace(path.with_suffix(".new"), path)
+        write_whole(Path(self.directory) / ORDER, json.dumps(asdict(self)))
 
     @classmethod
     def load(cls, directory: Path) -> Order:

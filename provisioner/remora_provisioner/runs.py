@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from remora.errors import RemoraError
+from remora.errors import Refused, RemoraError
 from remora.states import ENDED, RUN_TABLE, EndReason, RunEvent, RunState, advance
 from remora.streams import Peer
 from remora.wire import Buffer, Fields, Record, RunId, StartRun
@@ -16,6 +17,16 @@ from remora.wire import Buffer, Fields, Record, RunId, StartRun
 from .runlog import Follower, RunLog
 
 LOG_NAME = "log"
+
+
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+
+
+def run_folder(runs: Path, run: str) -> Path:
+    """Return the folder of a run's log; Refused for an id that would lead elsewhere, since sandboxes may make them up."""
+    if not _PLAIN_NAME.fullmatch(run):
+        raise Refused(f"{run!r} is no id of a run; letters, digits, - and _ make one", reason="no-such-run")
+    return runs / run
 
 
 class SupervisedRun:
@@ -37,7 +48,7 @@ class SupervisedRun:
         self.facts: dict[str, Any] = {"name": request.name, "form": request.form, "queued": time.time()}
         self._changed = changed
         self._followers: set[Follower] = set()
-        self._log = RunLog(runs / request.run / LOG_NAME)
+        self._log = RunLog(run_folder(runs, request.run) / LOG_NAME)
         self._path = self._log.path
         self._warned = False
         self.record("state", {"state": self.state.value, **self.facts})

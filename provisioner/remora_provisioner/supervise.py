@@ -7,6 +7,7 @@ above reaches it; orphans of its sandbox become its children, so that none escap
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import json
 import signal
@@ -17,7 +18,7 @@ from pathlib import Path
 from remora import streams
 from remora.states import EndReason
 
-from .order import ENDED, SOCKET, Order
+from .order import ENDED, SOCKET, Order, write_whole
 from .supervisor import Supervisor
 
 _PR_SET_CHILD_SUBREAPER = 36
@@ -33,7 +34,8 @@ async def live(directory: Path, agent: int | None) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, supervisor.end, EndReason.STOPPED)
     await supervisor.inhabit()
-    (directory / ENDED).write_text(json.dumps(supervisor.describe()))
+    with contextlib.suppress(OSError):  # a full disk: whoever watches was told, and the ends of the runs are in their logs
+        write_whole(directory / ENDED, json.dumps(supervisor.describe()))
     server.close()
     (directory / SOCKET).unlink(missing_ok=True)
     await supervisor.farewell(_FAREWELL)

@@ -44,13 +44,15 @@ from remora.wire import (
 
 from .endings import explain, explain_cut
 from .order import RUNS, Order
-from .runs import SupervisedRun
+from .runs import SupervisedRun, run_folder
 from .shells import Shells
 from .uplink import Uplink
 from .vessel import Vessel
 
 _REACTION = 1.0
 """Seconds that code has to react to an interrupt before a timeout or a cancel ends its sandbox."""
+_OURS = frozenset({"state", "notice"})
+"""Records that the supervisor alone writes: a guest cannot say what became of a run."""
 _REMEMBERED = 1000
 """Ended runs that stay known for late output; older ones are read from their logs."""
 
@@ -95,7 +97,7 @@ class Supervisor:
         try:
             guest, uplink_socket = self._vessel.open()
             uplink = Uplink(uplink_socket, self._order.doors)
-            self._guest = await streams.adopt(guest, self._from_guest)
+            self._guest = await streams.adopt(guest, self._from_guest, self._guest_left)
             self.facts |= self._vessel.facts
             code = await self._vessel.wait(lambda: self.end(EndReason.OUT_OF_MEMORY))
             uplink.close()
@@ -104,6 +106,10 @@ class Supervisor:
         except RemoraError as error:
             trouble = str(error)
         self._end(code, trouble)
+
+    def _guest_left(self, _: Peer) -> None:
+        """See to it that a sandbox whose guest says nothing more ends, too; most are ending by themselves."""
+        asyncio.get_running_loop().call_later(_REACTION, self._vessel.kill)
 
     def end(self, reason: EndReason) -> None:
         """End the sandbox for this reason; the first reason counts."""
@@ -140,7 +146,7 @@ class Supervisor:
             raise Refused(f"the sandbox has ended: {self.facts.get('message', '')}", reason="sandbox-ended")
         if request.run in self._runs:
             raise Refused(f"there is a run {request.run} already", reason="run-exists")
-        (Path(self._order.directory) / RUNS / request.run).touch()
+        run_folder(Path(self._order.directory) / RUNS, request.run).touch()
         run = self._runs[request.run] = SupervisedRun(request, Path(self._order.runs), self._run_changed)
         self._queue.append(run)
         self._run_changed(run)
@@ -177,27 +183,29 @@ class Supervisor:
             self.facts |= {"guest": message.facts}
             self._happened(SandboxEvent.READY)
             self._next()
-        elif isinstance(message, Emit):
-            run = self._runs.get(message.run)
-            if run is not None and message.type == "result":
-                self._finished(run, message)
-            elif run is not None:
-                run.record(message.type, message.content, message.buffers)
-                if message.type == "cell":
-                    run.time_cell(message.content, lambda: self._cut(run, EndReason.TIMEOUT))
+        elif isinstance(message, Emit) and message.run in self._runs:
+            self._emitted(self._runs[message.run], message)
         elif isinstance(message, ShellBytes):
             self._shells.printed(message)
+
+    def _emitted(self, run: SupervisedRun, message: Emit) -> None:
+        if message.type == "result":
+            if run is self._active:
+                self._finished(run, message)
+        elif message.type not in _OURS:
+            run.record(message.type, message.content, message.buffers)
+            if message.type == "cell":
+                run.time_cell(message.content, lambda: self._cut(run, EndReason.TIMEOUT))
 
     def _finished(self, run: SupervisedRun, message: Emit) -> None:
         if run.cut is not None and not message.content.get("ok"):
             run.end(run.cut, explain_cut(run.cut, run.limit or run.cell_limit))
         else:
             run.finish(message.content, message.buffers)
-        if run is self._active:
-            self._active = None
-            self._happened(SandboxEvent.FREE)
-            self._forget_old()
-            self._next()
+        self._active = None
+        self._happened(SandboxEvent.FREE)
+        self._forget_old()
+        self._next()
 
     def _forget_old(self) -> None:
         while len(self._runs) > _REMEMBERED:

@@ -10,7 +10,7 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
-from remora.errors import PlaceError
+from remora.errors import PlaceError, RemoraError
 
 from . import jails, limits
 from .endings import Evidence
@@ -41,7 +41,11 @@ class Vessel:
                 self._keeper = limits.keep(self._order.sandbox, limits.Limits(memory=self._order.memory, cpu=self._order.cpu))
                 (self._directory / GROUPS).write_text("\n".join(str(entrance.parent) for entrance in self._keeper.entrances))
                 self._sandbox = jails.named(self._order.jail).open(self._plan(descriptors, self._keeper))
-            except OSError as error:
+            except (OSError, RemoraError) as error:
+                guest.close()
+                uplink.close()
+                if isinstance(error, RemoraError):
+                    raise
                 raise PlaceError(f"the sandbox could not be opened: {error}", reason="sandbox-failed") from error
         warnings = [*self._keeper.warnings, *self._sandbox.warnings]
         self.facts = {"pid": self._sandbox.pid, "jail": self._order.jail, "limits": self._keeper.kind, "warnings": warnings}

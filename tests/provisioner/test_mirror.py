@@ -82,7 +82,7 @@ def ask(interpreter: Path, code: str) -> Any:
 
 def pip(interpreter: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run pip in the layer, without a network."""
-    env = {"PATH": "/usr/bin:/bin", "PIP_NO_INDEX": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    env = {"PATH": "/usr/bin:/bin", "PIP_NO_INDEX": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
     return subprocess.run([interpreter, "-m", "pip", *arguments], cwd="/", env=env, capture_output=True, text=True)
 
 

@@ -6,6 +6,7 @@ The warden imports this package with the standard library alone and in no time, 
 
 from __future__ import annotations
 
+from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,7 @@ def names() -> list[str]:
     return sorted(_places())
 
 
+@cache
 def _places() -> dict[str, str]:
     from importlib.metadata import entry_points
 
@@ -34,7 +36,7 @@ def named(name: str) -> Jail:
     """Return the jail of that name; raise OptionError if there is none."""
     from remora.errors import OptionError
 
-    places = _places()
+    places = _KINDS if name in _KINDS else _places()  # looking for entry points reads a file of every package there is
     if name not in places:
         raise OptionError(f"jail={name} is not known; there are: {', '.join(sorted(places))}")
     module, _, kind = places[name].partition(":")
