@@ -9,6 +9,7 @@ decided in scheduler.py.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import os
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from .fleet import Fleet
 
 _INPUT = "input"
+_SMALL = 1 << 14
+"""Bytes: what is not larger is not read again when its turn comes."""
 
 
 class CallDesk:
@@ -46,19 +49,20 @@ class CallDesk:
         self._followers: dict[RunId, set[Follower]] = {}
         self._known: set[RunId] = set()
         self._handed: dict[RunId, SandboxId] = {}
+        self._inputs: dict[RunId, StartRun] = {}
         self._pool: set[SandboxId] = set()
 
     # -- taking calls
 
     async def submit(self, request: SubmitCall) -> None:
         """Queue a call; it is durable when this returns. Raises Unavailable, or StateError when it cannot be written down."""
-        self._fleet.require(SandboxSpec.from_dict(request.spec))
-        run = RunId(request.run)
+        key, run = self._pool_of(request.spec), RunId(request.run)
+        self._fleet.require(self._specs[key])
         start = StartRun(run, "call", request.name, request.body, buffers=request.buffers)
-        folder = self._runs / run
+        folder, pieces = self._runs / run, frames.encode(start)
         try:
             folder.mkdir(mode=0o700, parents=True)
-            (folder / _INPUT).write_bytes(b"".join(frames.encode(start)))
+            (folder / _INPUT).write_bytes(b"".join(pieces))
         except FileExistsError:
             raise Refused(f"there is a run {run} already", reason="run-exists") from None
         except OSError as error:
@@ -68,20 +72,28 @@ class CallDesk:
         facts = {"name": request.name, "form": "call", "queued": time.time(), "spec": request.spec}
         facts |= {"within": request.body.get("within")}
         self._fleet.run_changed(None, run, RunState.QUEUED.value, facts)
-        self._enqueue(run, request.spec, request.body.get("within"))
+        if sum(map(len, pieces)) <= _SMALL:
+            self._inputs[run] = start
+        self._enqueue(run, key, request.body.get("within"))
+        await asyncio.wrap_future(self._fleet.store.written())
 
-    def _enqueue(self, run: RunId, spec_fields: Fields, within: str | None = None) -> None:
-        spec = SandboxSpec.from_dict(spec_fields)
-        key = hashlib.sha256(json.dumps(spec_fields, sort_keys=True).encode()).hexdigest()
-        self._specs[key] = spec
+    def _pool_of(self, spec: Fields) -> str:
+        """Return the name of the pool of all sandboxes that are made so."""
+        key = hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()
+        if key not in self._specs:
+            self._specs[key] = SandboxSpec.from_dict(spec)
+        return key
+
+    def _enqueue(self, run: RunId, key: str, within: str | None) -> None:
         self._known.add(run)
-        self.happened(plan.CallQueued(run, key, spec.resources.cpu or 1.0, RunId(within) if within else None))
+        cores = self._specs[key].resources.cpu or 1.0
+        self.happened(plan.CallQueued(run, key, cores, RunId(within) if within else None))
 
     async def restore(self) -> None:
         """Queue again what was queued when the backend went away."""
         for run, facts in list(self._fleet.runs.items()):
             if facts["state"] == RunState.QUEUED.value and not facts.get("sandbox") and (self._runs / run / _INPUT).exists():
-                self._enqueue(run, facts["spec"], facts.get("within"))
+                self._enqueue(run, self._pool_of(facts["spec"]), facts.get("within"))
 
     # -- carrying out
 
@@ -112,15 +124,25 @@ class CallDesk:
         if run not in self._known:
             return  # cancelled meanwhile
         try:
-            (start,) = frames.Decoder().feed((self._runs / run / _INPUT).read_bytes())
+            start = self._input(run)
             supervisor = self._fleet.agent.peer(sandbox)
             self._handed[run] = sandbox
-            await supervisor.request(start)  # type: ignore[arg-type]  # what was written is a StartRun
+            await supervisor.request(start)
+            self._inputs.pop(run, None)
             (self._runs / run / _INPUT).unlink()
         except RemoraError as error:
             self._not_taken(run, error)
         except OSError as error:
             self._end(run, RunEnded(f"the call could not be read again: {error}", reason=EndReason.SANDBOX_FAILED.value))
+
+    def _input(self, run: RunId) -> StartRun:
+        """Return what a call consists of: still at hand, or read again. Small ones are kept, so that many may wait."""
+        start = self._inputs.get(run)
+        if start is None:
+            (read,) = frames.Decoder().feed((self._runs / run / _INPUT).read_bytes())
+            assert isinstance(read, StartRun)
+            return read
+        return start
 
     def _not_taken(self, run: RunId, error: RemoraError) -> None:
         """Queue a call again whose sandbox ended before it took the call; end one that may have begun."""
@@ -164,6 +186,7 @@ class CallDesk:
         for follower in self._followers.get(run, ()):
             follower.wake()
         self._handed.pop(run, None)
+        self._inputs.pop(run, None)
         if run in self._known:
             self._known.discard(run)
             self.happened(plan.CallEnded(run))

@@ -67,10 +67,10 @@ class Service:
     async def live(self, ready: asyncio.Event) -> None:
         """Take up what lives, then serve until there has been nothing to do for long, or everything was stopped."""
         await self._fleet.restore()
-        self._drop_old_runs()
         server = await streams.serve(self.socket, self._accept)
         self._note_activity()
         ready.set()
+        self._fleet.soon(asyncio.to_thread(self._drop_old_runs))
         await self.over.wait()
         server.close()
         self.socket.unlink(missing_ok=True)

@@ -1,103 +1,115 @@
-"""The database: what is known of every sandbox and run, so that it is known after the backend was away.
+"""What is known of every sandbox and run, so that it is known after the backend was away.
 
-SQLAlchemy Core; SQLite beside the socket by default. Law: two tables of facts, written when something changes, read when
-the backend starts or somebody lists. A run log, not the database, is the truth about a run; so a full disk here costs a
-listing, never a run.
+Law: facts are written soon after they change, and read when the backend starts or somebody lists. A run log, not the database, is
+the truth about a run; so a full disk here costs a listing, never a run. One thread has the database (tables.py): it opens it
+while the backend serves already, and what changes several times in a moment is written once.
 """
 
 from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import sqlalchemy as sql
-from sqlalchemy.dialects.sqlite import insert
+if TYPE_CHECKING:
+    from .tables import Tables
 
 _LOG = logging.getLogger(__name__)
-_METADATA = sql.MetaData()
-_SANDBOXES = sql.Table(
-    "sandboxes",
-    _METADATA,
-    sql.Column("id", sql.String, primary_key=True),
-    sql.Column("state", sql.String, nullable=False),
-    sql.Column("facts", sql.JSON, nullable=False),
-    sql.Column("changed", sql.Float, nullable=False, index=True),
-)
-_RUNS = sql.Table(
-    "runs",
-    _METADATA,
-    sql.Column("id", sql.String, primary_key=True),
-    sql.Column("sandbox", sql.String),
-    sql.Column("state", sql.String, nullable=False),
-    sql.Column("facts", sql.JSON, nullable=False),
-    sql.Column("changed", sql.Float, nullable=False, index=True),
-)
 Row = dict[str, Any]
+T = TypeVar("T")
 
 
 class Store:
-    """The open database."""
+    """The database. Writing returns at once; reading waits for what was written before, and finds nothing where it fails."""
 
     def __init__(self, path: Path) -> None:
-        """Open or make the database."""
-        self._engine = sql.create_engine(f"sqlite:///{path}")
-        sql.event.listen(self._engine, "connect", _tune)
-        _METADATA.create_all(self._engine)
+        """Begin to open or make the database."""
+        self._path, self._mark = path, path.with_suffix(".settled")
+        self._was_settled = self._mark.exists() or not path.exists()
+        self._mark.unlink(missing_ok=True)
+        self._changes: dict[tuple[str, str], Row] = {}
+        self._closed = False
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="remora-store")
+        self._thread.submit(self._try, lambda _: None, None)
 
     def save_sandbox(self, sandbox: str, state: str, facts: Row) -> None:
         """Keep a sandbox's state and facts."""
-        self._save(_SANDBOXES, {"id": sandbox, "state": state, "facts": facts, "changed": time.time()})
+        self._save("sandboxes", {"id": sandbox, "state": state, "facts": facts, "changed": time.time()})
 
     def save_run(self, run: str, sandbox: str | None, state: str, facts: Row) -> None:
         """Keep a run's state and facts."""
-        self._save(_RUNS, {"id": run, "sandbox": sandbox, "state": state, "facts": facts, "changed": time.time()})
+        self._save("runs", {"id": run, "sandbox": sandbox, "state": state, "facts": facts, "changed": time.time()})
 
-    def _save(self, table: sql.Table, row: Row) -> None:
-        statement = insert(table).values(row)
-        try:
-            with self._engine.begin() as connection:
-                connection.execute(statement.on_conflict_do_update(index_elements=["id"], set_=row))
-        except sql.exc.OperationalError as error:
-            _LOG.warning("%s %s is not in the database: %s", table.name, row["id"], error.orig)
+    def _save(self, table: str, row: Row) -> None:
+        self._changes[table, row["id"]] = row
+        self._thread.submit(self._write)
+
+    def written(self) -> Future[None]:
+        """Return what is done when everything saved so far is in the database."""
+        return self._thread.submit(lambda: None)
 
     def sandboxes(self, living: bool) -> list[Row]:
         """Return the sandboxes that have not ended, or the others."""
-        condition = _SANDBOXES.c.state != "ended" if living else _SANDBOXES.c.state == "ended"
-        return self._read(sql.select(_SANDBOXES).where(condition).order_by(_SANDBOXES.c.changed.desc()))
+        return self._ask(lambda tables: tables.sandboxes(living), [])
 
     def runs(self, limit: int) -> list[Row]:
         """Return the runs that changed last, newest first."""
-        return self._read(sql.select(_RUNS).order_by(_RUNS.c.changed.desc()).limit(limit))
+        return self._ask(lambda tables: tables.runs(limit), [])
 
-    def unfinished_runs(self) -> list[Row]:
-        """Return the runs that had not ended when they were written last."""
-        return self._read(sql.select(_RUNS).where(_RUNS.c.state.in_(["queued", "running", "unknown"])))
+    def left_behind(self) -> tuple[list[Row], list[Row]]:
+        """Return the sandboxes and runs that had not ended when the backend went away."""
+        if self._was_settled:  # which is known without waiting until the database is open
+            return [], []
+        return self.sandboxes(living=True), self._ask(lambda tables: tables.unfinished_runs(), [])
 
     def find_runs(self, prefix: str) -> list[Row]:
         """Return the runs whose id begins so; at most two, since more than one is refused anyway."""
-        return self._read(sql.select(_RUNS).where(_RUNS.c.id.startswith(prefix, autoescape=True)).limit(2))
+        return self._ask(lambda tables: tables.find_runs(prefix), [])
 
     def forget_before(self, moment: float) -> list[str]:
         """Drop what ended before that Unix time, and return the ids of the runs dropped."""
-        old = sql.and_(_RUNS.c.changed < moment, _RUNS.c.state.in_(["done", "failed", "ended"]))
-        dropped = [str(row["id"]) for row in self._read(sql.select(_RUNS).where(old))]
-        with self._engine.begin() as connection:
-            connection.execute(sql.delete(_RUNS).where(old))
-            connection.execute(sql.delete(_SANDBOXES).where(_SANDBOXES.c.changed < moment, _SANDBOXES.c.state == "ended"))
-        return dropped
-
-    def _read(self, statement: sql.Select[Any]) -> list[Row]:
-        with self._engine.connect() as connection:
-            return [dict(row) for row in connection.execute(statement).mappings()]
+        return self._ask(lambda tables: tables.forget_before(moment), [])
 
     def close(self) -> None:
-        """Close the database; safe twice."""
-        self._engine.dispose()
+        """Close the database when all is written, and leave a mark if nothing is left to be taken up; safe twice."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._ask(lambda tables: tables.settled(), False):
+            with suppress(OSError):  # without the mark the next start takes a little longer
+                self._mark.touch()
+        self._ask(lambda tables: tables.close(), None)
+        self._thread.shutdown()
 
+    def _ask(self, work: Callable[[Tables], T], otherwise: T) -> T:
+        return self._thread.submit(self._try, work, otherwise).result()
 
-def _tune(connection: Any, _: object) -> None:
-    """Write ahead, and let the operating system decide when to flush: a commit takes 0.04 ms instead of 3.6."""
-    connection.execute("PRAGMA journal_mode=WAL")
-    connection.execute("PRAGMA synchronous=NORMAL")
+    # -- on the thread
+
+    @cached_property
+    def _tables(self) -> Tables:
+        from .tables import Tables
+
+        return Tables(self._path)
+
+    def _write(self) -> None:
+        changes = []
+        while self._changes:
+            (table, _), row = self._changes.popitem()
+            changes.append((table, row))
+        if changes:
+            self._try(lambda tables: tables.save(changes), None)
+
+    def _try(self, work: Callable[[Tables], T], otherwise: T) -> T:
+        from sqlalchemy.exc import SQLAlchemyError
+
+        try:
+            return work(self._tables)
+        except SQLAlchemyError as error:
+            _LOG.warning("the database %s cannot be used: %s", self._path, getattr(error, "orig", error))
+            return otherwise
