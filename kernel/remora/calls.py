@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from .client import Client, Follow, client, new_run
-from .errors import Refused, RemoraError
+from .errors import BackendError, Refused, RemoraError
 from .states import EndReason, RunState
+from .streams import Peer
 from .wire import Buffer, CancelRun, Fields, FindRun, Record, RunId, SubmitCall
 
 Put = Callable[["Record | End"], None]
@@ -81,14 +82,17 @@ class Call:
 
     async def submit(self) -> None:
         """Have the call queued; it is durable when this returns."""
-        assert self._cargo is not None
-        cargo, there = self._cargo, client()
         try:
-            await there.request(SubmitCall(self.run, cargo.name, cargo.spec, cargo.body, buffers=cargo.buffers))
+            await client().request(self._request())
         except Refused as error:
             if error.reason != "run-exists":  # asked twice, since the backend went away over the first time
                 raise
         self._submitted = True
+
+    def _request(self) -> SubmitCall:
+        assert self._cargo is not None
+        cargo = self._cargo
+        return SubmitCall(self.run, cargo.name, cargo.spec, cargo.body, buffers=cargo.buffers)
 
     async def _drive(self) -> None:
         left = self._cargo.retries if self._cargo else 0
@@ -107,14 +111,35 @@ class Call:
 
     async def _attempt(self) -> bool:
         """Follow the run to its end; say whether it came to one."""
-        there = client()
-        peer = await there.backend()
-        if not self._submitted:
-            if self._stopping.is_set():
-                return False
-            await self.submit()
-        await there.see_through(Follow(self.run, self._take), peer if self._cargo else None)
+        peer = await client().backend()
+        if self._submitted:
+            await client().see_through(Follow(self.run, self._take), peer if self._cargo else None)
+        elif self._stopping.is_set():
+            return False
+        else:
+            await self._submit_and_follow(peer)
         return self._lost is None
+
+    async def _submit_and_follow(self, peer: Peer) -> None:
+        """Ask for the records in one breath with the call: a short one is over before the backend has said that it is queued."""
+        follow = Follow(self.run, self._take)
+        sending = asyncio.ensure_future(peer.request(self._request()))
+        await asyncio.sleep(0)  # the call goes first
+        following = asyncio.ensure_future(client().see_through(follow, peer))
+        await asyncio.wait({sending, following}, return_when=asyncio.FIRST_COMPLETED)
+        try:
+            if not follow.ended:
+                await sending
+            await following
+        except BackendError:
+            if not peer.gone.done():
+                raise
+            await _let_go(following)
+            await self.submit()
+            await client().see_through(follow)
+        finally:
+            await _let_go(following)
+            sending.add_done_callback(lambda done: done.cancelled() or done.exception())
 
     def _take(self, item: Record | RemoraError) -> None:
         if isinstance(item, RemoraError):
@@ -145,6 +170,12 @@ def cancel_all(calls: Iterable[Call]) -> None:
                 await asyncio.gather(*(call.stop(there) for call in calls))
 
     there.run(stop())
+
+
+async def _let_go(task: asyncio.Future[None]) -> None:
+    """End a task, whatever comes of it."""
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 async def find(run: str) -> Fields:

@@ -6,6 +6,7 @@ and it travels into sandboxes like any other function.
 
 from __future__ import annotations
 
+import asyncio
 import functools
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from typing import Any, Generic, ParamSpec, TypedDict, TypeVar, Unpack, overload
@@ -93,17 +94,12 @@ class Function(Generic[P, R]):
     async def _remote_aio(self, *args: P.args, **kwargs: P.kwargs) -> R:
         __tracebackhide__ = True
         run = self._call(args, kwargs)
-        over = False
         try:
             value: R = await run.get.aio()
-            over = True
-            return value
-        except Exception:
-            over = True
+        except asyncio.CancelledError:
+            run.cancel()
             raise
-        finally:
-            if not over:  # whoever awaited was cancelled
-                run.cancel()
+        return value
 
     @property
     def spawn(self) -> Twin[P, Run, Awaitable[Run]]:

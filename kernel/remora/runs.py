@@ -66,19 +66,22 @@ class Run:
             raise self._late(timeout) from None
         return self._value()
 
-    async def _get_aio(self, timeout: float | None = None) -> Any:  # noqa: ASYNC109 - the blocking twin's signature
+    def _get_aio(self, timeout: float | None = None) -> Awaitable[Any]:
+        return self._wait_aio(timeout)
+
+    async def _wait_aio(self, seconds: float | None) -> Any:
         __tracebackhide__ = True
-        deadline = None if timeout is None else time.monotonic() + timeout
+        deadline = None if seconds is None else time.monotonic() + seconds
         inbox = self.follow()
         try:
             while self._end is None:
                 self._feed(await inbox.take_aio(None if deadline is None else max(0.0, deadline - time.monotonic())))
         except TimeoutError:
-            raise self._late(timeout) from None
+            raise self._late(seconds) from None
         return self._value()
 
-    def _late(self, timeout: float | None) -> TimeoutError:
-        return TimeoutError(f"run {self.id} is not over after {timeout:g} s; it goes on, and get() waits for it again")
+    def _late(self, seconds: float | None) -> TimeoutError:
+        return TimeoutError(f"run {self.id} is not over after {seconds:g} s; it goes on, and get() waits for it again")
 
     def follow(self) -> Inbox[Record | End]:
         """Begin to follow the run, or go on; its records are in the inbox."""

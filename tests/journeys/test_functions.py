@@ -271,7 +271,7 @@ def test_retries(tmp_path):
     def flaky(path):
         attempts.append(len(attempts))
         with open(path, "a") as log:
-            log.write("x")
+            log.write("+")
         if os.path.getsize(path) == 1:
             raise ValueError("the first")
         if os.path.getsize(path) == 2:
@@ -284,7 +284,7 @@ def test_retries(tmp_path):
         assert flaky.remote(file) == 3
     finally:
         os.chdir(Path(__file__).parents[2])
-    assert Path(file).read_text() == "xxx"
+    assert Path(file).read_text() == "+++"
 
 
 def test_interrupt_cancels_and_raises_at_once():
