@@ -68,6 +68,7 @@ class Pair:
         """Run the cells in both kernels, as a front end runs a notebook; compare what they show, and the files they leave."""
         sent = [(notebook, [notebook.send(cell) for cell in (_FIRST, *cells)]) for notebook in (self.here, self.there)]
         ran = [notebook.collect(*ids, timeout=timeout) for notebook, ids in sent]
+        assert all(first.ok for first, *_ in ran), [first.reply for first, *_ in ran]
         pairs = list(zip(*ran, strict=True))[1:]
         lines, count = [], 0
         for number, (a, b) in enumerate(pairs, 1):
@@ -80,7 +81,8 @@ class Pair:
 
 
 def _seconds(ran: Sequence[Ran]) -> float:
-    return float(max(m["at"] for one in ran for m in one.messages) - ran[0].began)
+    dates = [message["header"]["date"] for one in ran for message in one.messages]
+    return float((max(dates) - min(dates)).total_seconds())
 
 
 def _files(notebook: Notebook) -> list[outputs.Output]:

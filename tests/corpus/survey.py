@@ -1,6 +1,6 @@
 """Run all the examples there are, here and there, and write down which are alike.
 
-    .venv/bin/python tests/corpus/survey.py REPORT [part of a path]…
+    PYTHONPATH=tests .venv/bin/python -m corpus.survey REPORT [part of a path]…
 
 Law: a tool for a person, no test: scripts.txt and docs/reference/corpus.md are made from its report, one JSON object a line. It
 takes an hour or two. A script that differs is run once more, twice here: `alone` says whether it differs from itself as well.
@@ -16,13 +16,11 @@ import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).parents[1])]
-
-import leaks  # noqa: E402  (found by the line above)
-from corpus import sources  # noqa: E402
-from corpus.pair import Pair  # noqa: E402
-from corpus.script_cells import cells  # noqa: E402
-from journeys.driving import Place  # noqa: E402
+import leaks
+from corpus import sources
+from corpus.pair import Pair
+from corpus.script_cells import cells
+from journeys.driving import Place
 
 # What a script says when it needs a network, a screen, other packages, all cores, or long.
 _LEFT_OUT = re.compile(
