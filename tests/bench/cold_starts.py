@@ -24,7 +24,10 @@ def measure(place: Place) -> list[Figure]:
         plain.append(_start(place, "python3", "assert 1 + 1 == 2"))
     whole = {"no backend": cold, "backend up": warm}
     return [
-        *(Figure(f"kernel start to first remote result, {how}", tuple(ready + cell for ready, cell in s)) for how, s in whole.items()),
+        *(
+            Figure(f"kernel start to first remote result, {how}", tuple(ready + cell for ready, cell in s))
+            for how, s in whole.items()
+        ),
         Figure("kernel start to first local result, ipykernel", tuple(ready + cell for ready, cell in plain)),
         *(Figure(f"first remote cell alone, {how}", tuple(cell for _, cell in s)) for how, s in whole.items()),
         *(ratio(f"first remote / first local result, {how}", _totals(s), _totals(plain)) for how, s in whole.items()),

@@ -20,7 +20,10 @@ from jupyter_client.manager import KernelManager
 
 _DEADLINE = 60.0
 _KERNELSPEC = Path(__file__).resolve().parents[2] / "kernel" / "kernelspec"
-_STOP = "from remora.client import client; from remora.wire import StopSandboxes; c = client(); c.run(c.request(StopSandboxes([], True)))"
+_STOP = (
+    "from remora.client import client; from remora.wire import StopSandboxes\n"
+    "c = client(); c.run(c.request(StopSandboxes([], True)))"
+)
 
 
 class Specs(KernelSpecManager):
