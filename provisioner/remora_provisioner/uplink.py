@@ -74,17 +74,22 @@ class Uplink:
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             theirs.close()  # whoever asked sees a connection that is closed at once
             return
-        task = asyncio.get_running_loop().create_task(_join(theirs, ours))
+        unjoined = contextlib.ExitStack()  # a task may be cancelled before it begins, and then closes nothing
+        unjoined.enter_context(theirs)
+        unjoined.enter_context(ours)
+        task = asyncio.get_running_loop().create_task(_join(theirs, ours, unjoined))
         self._joins.add(task)
         task.add_done_callback(self._joins.discard)
+        task.add_done_callback(lambda _: unjoined.close())
 
     @staticmethod
     def _opens(door: str, target: Path) -> bool:
         return str(target) == door or (target.name == "socket" and str(target.parent.parent) == door)
 
 
-async def _join(one: socket.socket, other: socket.socket) -> None:
+async def _join(one: socket.socket, other: socket.socket, unjoined: contextlib.ExitStack) -> None:
     first, second = await asyncio.open_unix_connection(sock=one), await asyncio.open_unix_connection(sock=other)
+    unjoined.pop_all()
     try:
         await asyncio.gather(_pass(first[0], second[1]), _pass(second[0], first[1]))
     finally:
