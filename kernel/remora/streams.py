@@ -11,6 +11,7 @@ from __future__ import annotations
 import array
 import asyncio
 import contextlib
+import functools
 import itertools
 import json
 import logging
@@ -30,6 +31,8 @@ Receive = Callable[["Peer", Message], None]
 Handler = Callable[["Peer", Any], Awaitable["Fields | Reply | None"]]
 Handlers = Mapping[type[Message], Handler]
 _HIGH_WATER = 1 << 22
+_TOGETHER = 1 << 16
+"""Bytes up to which messages wait for others of the same turn of the loop: one system call, and one waking up over there."""
 _LOG = logging.getLogger(__name__)
 
 
@@ -52,6 +55,8 @@ class Peer(asyncio.BufferedProtocol):
         self._numbers = itertools.count(1)
         self._transport: asyncio.Transport | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._outgoing: list[Buffer] = []
+        self._piled = 0
         self.congested = False
         self._room: asyncio.Future[None] | None = None
         self.gone = asyncio.get_running_loop().create_future()
@@ -99,8 +104,18 @@ class Peer(asyncio.BufferedProtocol):
         self.send_pieces(frames.encode(message))
 
     def send_pieces(self, pieces: list[Buffer]) -> None:
-        """Send a frame that is encoded already."""
-        if self._transport is not None and not self._transport.is_closing():
+        """Send a frame that is encoded already, together with all that is sent in this turn of the loop."""
+        if not self._outgoing:
+            asyncio.get_running_loop().call_soon(self.flush)
+        self._outgoing += pieces
+        self._piled += sum(map(len, pieces))
+        if self._piled > _TOGETHER:
+            self.flush()
+
+    def flush(self) -> None:
+        """Send at once what waits for the end of this turn."""
+        pieces, self._outgoing, self._piled = self._outgoing, [], 0
+        if pieces and self._transport is not None and not self._transport.is_closing():
             self._transport.writelines(pieces)
 
     async def request(self, message: Request) -> Answer:
@@ -153,6 +168,7 @@ class Peer(asyncio.BufferedProtocol):
 
     def close(self) -> None:
         """Close after what was sent has gone out; safe twice."""
+        self.flush()
         if self._transport is not None:
             self._transport.close()
 
@@ -297,6 +313,7 @@ async def welcome(peer: Peer, message: Hello) -> Fields:
     return {"version": _version(), "pid": os.getpid()}
 
 
+@functools.cache
 def _version() -> str:
     from importlib.metadata import PackageNotFoundError, version
 

@@ -133,7 +133,8 @@ class Supervisor:
 
     def _happened(self, event: SandboxEvent) -> None:
         self.state = advance(SANDBOX_TABLE, self.state, event)
-        self._tell(SandboxChanged(SandboxId(self._order.sandbox), self.state.value, self.facts))
+        facts = {} if event in (SandboxEvent.TOOK_RUN, SandboxEvent.FREE) else self.facts
+        self._tell(SandboxChanged(SandboxId(self._order.sandbox), self.state.value, facts))
 
     def _tell(self, message: Message) -> None:
         for watcher in self._watchers:
@@ -161,6 +162,7 @@ class Supervisor:
         assert self._guest is not None and run.request is not None
         self._happened(SandboxEvent.TOOK_RUN)
         self._guest.send(run.request)
+        self._guest.flush()  # it works while the rest is written down
         run.advance(RunEvent.STARTED)
         if run.limit:
             run.call_after(run.limit, self._cut, run, EndReason.TIMEOUT)
