@@ -18,7 +18,6 @@ from IPython.core.autocall import ZMQExitAutocall
 from IPython.core.error import UsageError
 from IPython.core.history import HistoryManager
 from IPython.core.interactiveshell import InteractiveShell, InteractiveShellABC
-from IPython.utils._process_posix import system
 from traitlets import Any as AnyTrait
 from traitlets import CBool, Instance, Type, default
 from traitlets.config import Config
@@ -215,6 +214,8 @@ class ZMQInteractiveShell(InteractiveShell):
         """Run a command of the system's shell, its output coming as it is written; the exit code is left in `_exit_code`."""
         if cmd.rstrip().endswith("&"):
             raise OSError("Background processes not supported.")
+        from .commands import system  # brings pexpect, which few cells need
+
         sys.stdout.flush()
         code = system(self.var_expand(cmd, depth=1))
         self.user_ns["_exit_code"] = code
