@@ -181,4 +181,4 @@ class Sessions:
         """Let this kernel's sandboxes end: it ends for good."""
         if self._used:
             client = self._client()
-            client.run(client.request(LeaveKernel(self.kernel)))
+            client.run(client.tell(LeaveKernel(self.kernel)))
