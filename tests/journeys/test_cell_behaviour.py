@@ -6,6 +6,7 @@ Law: everything is seen as a front end sees it, in kernel `remora`; plain kernel
 from __future__ import annotations
 
 import base64
+import time
 from typing import Any
 
 from journeys.driving import Message, Notebook, Place, plain
@@ -164,6 +165,61 @@ print(os.getpid())
     assert shown["content"]["text"] == f"clicked in {ran.stdout}"
     assert _parent(shown) == click
     assert notebook.remote("len(clicks)").result == "1"
+
+
+def _button(message: Message, name: str) -> str:
+    """Return the id of the button of this name, if the message opens it; else nothing."""
+    state = message["content"].get("data", {}).get("state", {}) if message["msg_type"] == "comm_open" else {}
+    return str(message["content"]["comm_id"]) if state.get("description") == name else ""
+
+
+def test_button_is_live_while_a_cell_awaits(notebook: Notebook):
+    """A click reaches the sandbox while its cell awaits; the kernel is still busy for all who look at its state."""
+    code = """
+import asyncio, ipywidgets
+clicked = asyncio.Event()
+b = ipywidgets.Button(description="live")
+b.on_click(lambda _: clicked.set())
+display(b)
+await asyncio.wait_for(clicked.wait(), 20)
+"""
+    clicks = []
+
+    def click(message: Message) -> None:
+        if model := _button(message, "live"):
+            clicks.append(notebook.say(model, {"method": "custom", "content": {"event": "click"}}))
+
+    ran = notebook.remote(code, on=click)
+    assert ran.ok, ran.error
+    states = [m["content"]["execution_state"] for m in ran.messages if m["msg_type"] == "status"]
+    assert states == ["busy", "busy", "idle"]
+    assert len(clicks) == 1
+
+
+def test_cancel_button_ends_the_cell(notebook: Notebook):
+    """The status line of a long cell has a live Cancel button: it ends the run, the session keeps its variables."""
+    buttons: list[str] = []
+
+    def press(message: Message) -> None:
+        buttons.extend(filter(None, [_button(message, "Cancel")]))
+        if any("widget-view" in kind for kind in message["content"].get("data", {})):
+            notebook.say(buttons[-1], {"method": "custom", "content": {"event": "click"}})
+
+    began = time.monotonic()
+    ran = notebook.remote("kept = 1\nwhile True: pass", on=press)
+    assert ran.reply["ename"] == "RunEnded" and "cancelled" in ran.error
+    assert time.monotonic() - began < 20
+    assert "cancelled" in ran.status_lines[-1]
+    assert len(buttons) == 1
+    assert any(m["msg_type"] == "comm_close" and m["content"]["comm_id"] == buttons[0] for m in notebook.seen)
+    assert notebook.remote("kept").result == "1"
+
+
+def test_nobody_is_offered_a_button_who_cannot_press_it(notebook: Notebook):
+    """A front end without a person, as nbclient is, gets the status line as text: no widget is left in the notebook."""
+    ran = notebook.remote("import time\ntime.sleep(1.5)", allow_stdin=False)
+    assert ran.ok and ran.status_lines
+    assert "comm_open" not in ran.order
 
 
 def test_widget_of_the_sandbox_is_listed(notebook: Notebook):

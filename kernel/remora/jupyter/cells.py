@@ -26,7 +26,7 @@ from .relay import Relay
 from .sessions import Session
 from .variables import Cargo
 
-INTERRUPT = "interrupt"
+INTERRUPT, CANCEL = "interrupt", "cancel"
 _REACTION = 3.0
 """Seconds after which code that has not reacted to the stop button is said not to."""
 _STAGES = {"queued": "queued", "running": "running"}
@@ -71,7 +71,7 @@ class CellRun:
         Raises SendError before anything has gone if something that it reads cannot travel, and what its code raises there.
         """
         self._cargo = variables.load(code, self._session, options, self._namespace)
-        with interrupts_into(self._items.put):
+        with interrupts_into(self._items.put), self._front.hearing():
             self.send(code, name, options, fields, self._cargo, self.take)
             self._wait()
             self._finish()
@@ -92,6 +92,10 @@ class CellRun:
         """Show a line of ours under the cell."""
         self.relay.say(line)
 
+    def cancel(self) -> None:
+        """End the run; from any thread."""
+        self._items.put(CANCEL)
+
     def take(self, item: Record | RemoraError) -> None:
         """Take what comes of the run (on the client's loop).
 
@@ -109,6 +113,8 @@ class CellRun:
         for item in self._arrivals():
             if item == INTERRUPT:
                 self._interrupt()
+            elif item == CANCEL:
+                self.connection.cancel(self.run)
             elif isinstance(item, RemoraError):
                 raise item
             elif isinstance(item, Record) and self._over(item):

@@ -13,10 +13,15 @@ import sys
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any
 
 from .. import settings
 from ..wire import Buffer, Fields
+from .progress import Comms
+
+if TYPE_CHECKING:
+    from .remote import Remote
 
 CommHandler = Callable[[str, Fields, Fields, list[Buffer], Fields], None]
 """Takes msg_type, content, metadata, buffers and the parent header of a front end's comm message."""
@@ -51,6 +56,22 @@ class Front(ABC):
 
     def forget_comm(self, comm: str) -> None:
         """Take note that the comm is closed."""
+        return
+
+    def hearing(self) -> AbstractContextManager[None]:
+        """Hear front ends while the cell that is being executed waits; where that is impossible they wait, too."""
+        return nullcontext()
+
+    def comms(self) -> Comms | None:
+        """Return what hears widgets while a cell waits, if somebody is there to use one."""
+        return None
+
+    def answer_for(self, remote: Remote) -> None:
+        """Ask `remote` first what is asked of the kernel about remote cells. Where nothing is asked, nothing is to be done."""
+        return
+
+    def close(self) -> None:
+        """Leave the kernel as it was; safe twice."""
         return
 
     def add_payload(self, payload: list[Fields]) -> None:

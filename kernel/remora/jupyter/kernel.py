@@ -1,13 +1,13 @@
 """The kernel `remora`, and the front of any ipykernel. The only file that knows ipykernel.
 
-The kernel is ipykernel's with the extension loaded from the start, completion and inspection that know remote names, and an
-interrupt that reaches a waiting cell at once. Everything else works the same in a plain ipykernel 6 or 7 after `%load_ext
-remora`.
+The kernel is ipykernel's with the extension loaded from the start; everything works the same in a plain ipykernel 6 or 7 after
+`%load_ext remora`.
 """
 
 from __future__ import annotations
 
 import sys
+from contextlib import AbstractContextManager
 from typing import Any
 
 from ipykernel.iostream import OutStream
@@ -15,6 +15,8 @@ from ipykernel.ipkernel import IPythonKernel
 
 from ..wire import Buffer, Fields
 from .front import CommHandler, Front, PlainFront
+from .listening import listener
+from .progress import Comms
 from .remote import Remote
 
 
@@ -27,6 +29,12 @@ class IpykernelFront(Front):
         self._kernel = kernel
         self._plain = PlainFront(kernel.shell)
         self._publisher = type(kernel.shell.display_pub)
+        self._listener = listener(kernel)
+        self._answers: Answers | None = None
+
+    def answer_for(self, remote: Remote) -> None:
+        """Let the kernel know remote names, put figures into replies, and end its sandboxes with itself."""
+        self._answers = Answers(self._kernel, remote)
 
     def parent(self) -> Fields:
         """Return the request that is being executed."""
@@ -57,11 +65,29 @@ class IpykernelFront(Front):
         """Register a stand-in for the sandbox's comm, so that what front ends say to it arrives there."""
         manager = self._kernel.comm_manager
         if comm not in manager.comms:
-            manager.register_comm(RelayedComm(comm, target, handler, self.parent))
+            stand_in = RelayedComm(comm, target, handler, self.parent)
+            manager.register_comm(stand_in)
+            self._listener.serve(comm, stand_in.handle)
 
     def forget_comm(self, comm: str) -> None:
         """Take the stand-in away."""
+        self._listener.forget(comm)
         self._kernel.comm_manager.comms.pop(comm, None)
+
+    def hearing(self) -> AbstractContextManager[None]:
+        """Hear front ends while the cell that is being executed waits."""
+        return self._listener.waiting(self.parent())
+
+    def comms(self) -> Comms | None:
+        """Return what hears widgets while a cell waits; None for a front end without a person, which cannot be asked either."""
+        asks = (self.parent().get("content") or {}).get("allow_stdin", False)
+        return self._listener if asks and self._listener.live else None
+
+    def close(self) -> None:
+        """Leave the kernel as it was; safe twice."""
+        self._listener.close()
+        if self._answers is not None:
+            self._answers.close()
 
     def add_payload(self, payload: list[Fields]) -> None:
         """Add to the reply of the cell."""
@@ -76,6 +102,10 @@ class RelayedComm:
         """Hand on what comes for `comm`."""
         self.comm_id, self.target_name = comm, target
         self._handler, self._parent = handler, parent
+
+    def handle(self, msg: Fields) -> None:
+        """Hand on whichever it is."""
+        self._hand_on(msg["header"]["msg_type"], msg)
 
     def handle_msg(self, msg: Fields) -> None:
         """Hand on a message."""
@@ -94,6 +124,51 @@ def _plain(header: Fields) -> Fields:
     return {key: value if isinstance(value, (str, int, float, type(None))) else str(value) for key, value in header.items()}
 
 
+class Answers:
+    """What a kernel is asked, answered by Remora where it is about remote cells, and by the kernel's own class elsewhere."""
+
+    _NAMES = ("do_complete", "do_inspect", "do_is_complete", "do_shutdown", "finish_metadata")
+
+    def __init__(self, kernel: IPythonKernel, remote: Remote) -> None:
+        """Stand before the methods of this kernel, until `close`."""
+        self._kernel, self._remote, self._stock = kernel, remote, {name: getattr(kernel, name) for name in self._NAMES}
+        vars(kernel).update({name: getattr(self, name) for name in self._NAMES})
+
+    def close(self) -> None:
+        """Give the methods back; safe twice."""
+        for name in self._NAMES:
+            vars(self._kernel).pop(name, None)
+
+    async def _ask_kernel(self, name: str, *arguments: Any, **more: Any) -> Fields:
+        return await _settled(self._stock[name](*arguments, **more))
+
+    async def do_complete(self, code: str, cursor_pos: int | None) -> Fields:
+        """Complete in the sandbox what stands in a remote cell."""
+        there = self._remote.complete(code, len(code) if cursor_pos is None else cursor_pos)
+        return there if there is not None else await self._ask_kernel("do_complete", code, cursor_pos)
+
+    async def do_inspect(self, code: str, cursor_pos: int, *rest: Any, **more: Any) -> Fields:
+        """Inspect in the sandbox what stands in a remote cell and is not found here."""
+        detail = rest[0] if rest else more.get("detail_level", 0)
+        there = self._remote.inspect(code, cursor_pos, detail)
+        return there if there is not None else await self._ask_kernel("do_inspect", code, cursor_pos, *rest, **more)
+
+    async def do_is_complete(self, code: str) -> Fields:
+        """Judge the code below the header of a remote cell."""
+        return await self._ask_kernel("do_is_complete", self._remote.body(code))
+
+    def finish_metadata(self, parent: Fields, metadata: Fields, reply_content: Fields) -> Fields:
+        """Put the figures of a remote cell into the metadata of its reply, where whoever keeps the notebook finds them."""
+        figures = self._remote.take_figures()
+        finished = dict(self._stock["finish_metadata"](parent, metadata, reply_content))
+        return finished | ({"remora": figures} if figures else {})
+
+    async def do_shutdown(self, restart: bool) -> Fields:
+        """End this kernel's sandboxes when it ends for good; a restarted kernel's are kept for whoever attaches."""
+        self._remote.leave(restart)
+        return await self._ask_kernel("do_shutdown", restart)
+
+
 class RemoraKernel(IPythonKernel):
     """ipykernel's kernel with Remora in it."""
 
@@ -105,21 +180,6 @@ class RemoraKernel(IPythonKernel):
         super().__init__(**kwargs)
         shell: Any = self.shell
         shell.extension_manager.load_extension("remora")
-        self._remote: Remote = shell.remora
-
-    async def do_complete(self, code: str, cursor_pos: int | None) -> Fields:
-        """Complete in the sandbox what stands in a remote cell."""
-        there = self._remote.complete(code, len(code) if cursor_pos is None else cursor_pos)
-        return there if there is not None else await _settled(super().do_complete(code, cursor_pos))
-
-    async def do_inspect(self, code: str, cursor_pos: int, detail_level: int = 0, omit_sections: Any = ()) -> Fields:
-        """Inspect in the sandbox what stands in a remote cell and is not found here."""
-        there = self._remote.inspect(code, cursor_pos, detail_level)
-        return there if there is not None else await _settled(super().do_inspect(code, cursor_pos, detail_level, omit_sections))
-
-    async def do_is_complete(self, code: str) -> Fields:
-        """Judge the code below the header of a remote cell."""
-        return await _settled(super().do_is_complete(self._remote.body(code)))
 
     async def do_history(
         self, hist_access_type: str, output: bool, raw: bool, session: int = 0, *rest: Any, **more: Any
@@ -128,16 +188,6 @@ class RemoraKernel(IPythonKernel):
         reply = await _settled(super().do_history(hist_access_type, output, raw, session, *rest, **more))
         number = self.shell.history_manager.session_number if self.shell else 0
         return reply | {"history": [(entry[0] or number, *entry[1:]) for entry in reply["history"]]}
-
-    def finish_metadata(self, parent: Fields, metadata: Fields, reply_content: Fields) -> Fields:
-        """Put the figures of a remote cell into the metadata of its reply, where whoever keeps the notebook finds them."""
-        figures = self._remote.take_figures()
-        return dict(super().finish_metadata(parent, metadata, reply_content)) | ({"remora": figures} if figures else {})
-
-    async def do_shutdown(self, restart: bool) -> Fields:
-        """End this kernel's sandboxes when it ends for good; a restarted kernel's are kept for whoever attaches."""
-        self._remote.leave(restart)
-        return await _settled(super().do_shutdown(restart))
 
 
 async def _settled(reply: Any) -> Fields:

@@ -25,6 +25,7 @@ def load_ipython_extension(shell: Any) -> None:
     if getattr(shell, "remora", None) is not None:
         return
     shell.remora = remote = Remote(shell, _front_of(shell))
+    remote.front.answer_for(remote)
     _register(shell, remote)
     _show_ready_made_syntax_errors(shell)
     shell.input_transformers_cleanup.insert(0, remote.transformer)
@@ -72,4 +73,5 @@ def unload_ipython_extension(shell: Any) -> None:
     for kind in ("cell", "line"):
         shell.magics_manager.magics[kind].pop("remote", None)
     del shell.showsyntaxerror
+    remote.front.close()
     shell.remora = None

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
+from functools import cache
 from html import escape
 from importlib.util import find_spec
 from threading import RLock
-from typing import Any
+from typing import Any, Protocol
 
 from ..resources import format_bytes, format_seconds
 
@@ -158,6 +159,7 @@ class Progress:
         self._began = clock()
         self._shown_at: float | None = None
         self._changed = self._displayed = False
+        self._hinted = ""  # what the text beside the widget says, too: the user should read it wherever the line is shown
         self._held = False  # while what is shown would wipe out output that the cell keeps until its next
 
     @property
@@ -246,9 +248,10 @@ class Progress:
         running = self.line.state is None
         self._shown_at, self._changed = self.line.elapsed, False
         if self._cancel is not None and running and self.line.elapsed >= PATIENCE:
-            if self._cancel.opened and self._displayed:
+            if self._cancel.opened and self._displayed and self.line.hint == self._hinted:
                 self._cancel.update(bundle["text/html"])
                 return
+            self._hinted = self.line.hint
             bundle |= self._cancel.open(bundle["text/html"])
         self._publish(bundle, metadata, self._display_id, self._displayed)
         self._displayed = True
@@ -257,11 +260,21 @@ class Progress:
 # ---- Cancel ----------------------------------------------------------------------------------------------------------------
 
 
+class Comms(Protocol):
+    """Hears what front ends say while a cell runs; listening.py has the real ones."""
+
+    def serve(self, comm: str, handle: Callable[[dict[str, Any]], None]) -> None:
+        """Have what is said to this comm handled at once."""
+
+    def forget(self, comm: str) -> None:
+        """Take note that the comm is closed."""
+
+
 class CancelButton:
     """A line with a button, as a widget in the same display: gone from the notebook as soon as the result takes its place."""
 
-    def __init__(self, on_click: Callable[[], object]) -> None:
-        self._on_click = on_click
+    def __init__(self, on_click: Callable[[], object], comms: Comms | None = None) -> None:
+        self._on_click, self._comms = on_click, comms
         self._box: Any = None
 
     @property
@@ -284,6 +297,14 @@ class CancelButton:
         )
         button.on_click(self._clicked)
         self._box = ipywidgets.HBox([ipywidgets.HTML(line), button])
+        if self._comms is not None:
+            self._comms.serve(button.model_id, self._heard)
+
+    def _heard(self, message: dict[str, Any]) -> None:
+        """Take what the button's view says, past the kernel's own way, which a running cell may block."""
+        said = message["content"].get("data", {}).get("content")
+        if self._box is not None and isinstance(said, dict) and said.get("event") == "click":
+            self._box.children[1].click()
 
     def update(self, line: str) -> None:
         """Show other HTML beside the button."""
@@ -293,6 +314,8 @@ class CancelButton:
         """Take the widget away; safe twice."""
         box, self._box = self._box, None
         for widget in (*box.children, box) if box is not None else ():
+            if self._comms is not None:
+                self._comms.forget(widget.model_id)
             widget.close()
 
     def _clicked(self, button: Any) -> None:
@@ -300,6 +323,11 @@ class CancelButton:
         self._on_click()
 
 
-def cancel_widget(on_click: Callable[[], object], *, live: bool) -> CancelButton | None:
+def cancel_widget(on_click: Callable[[], object], *, live: bool, comms: Comms | None = None) -> CancelButton | None:
     """Return a Cancel button if widgets are `live` while a cell runs here and ipywidgets can be imported, else None."""
-    return CancelButton(on_click) if live and find_spec("ipywidgets") is not None else None
+    return CancelButton(on_click, comms) if live and _has_widgets() else None
+
+
+@cache
+def _has_widgets() -> bool:
+    return find_spec("ipywidgets") is not None

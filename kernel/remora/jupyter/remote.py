@@ -20,7 +20,7 @@ from .cells import CellRun
 from .detached import ABSENT, Background, DetachedRun, attach
 from .front import Front
 from .options import CellOptions
-from .progress import Bundle, Final, Progress, StatusLine, text
+from .progress import Bundle, CancelButton, Final, Progress, StatusLine, cancel_widget, text
 from .relay import Relay
 from .sessions import Session, Sessions
 from .variables import Cargo
@@ -49,7 +49,8 @@ class Remote:
         chosen = given.over(session.options).over(self.defaults)
         if chosen.both:
             self.shell.run_cell(cell, silent=True, store_history=False).raise_error()
-        progress = self._progress(session)
+        comms = self.front.comms()
+        progress = self._progress(session, cancel_widget(lambda: run.cancel(), live=comms is not None, comms=comms))
         run = CellRun(self.front, session, self.shell.user_ns, progress)
         try:
             self.sessions.ensure(session, chosen, run.say, progress.stage)
@@ -111,14 +112,14 @@ class Remote:
             "allow_stdin": bool(content.get("allow_stdin", True)),
         }
 
-    def _progress(self, session: Session) -> Progress:
+    def _progress(self, session: Session, cancel: CancelButton | None) -> Progress:
         parent = self.front.parent()
 
         def publish(bundle: Bundle, metadata: dict[str, Any], display_id: str, update: bool) -> None:
             content = {"data": bundle, "metadata": metadata, "transient": {"display_id": display_id}}
             self.front.publish("update_display_data" if update else "display_data", content, {}, (), parent)
 
-        return Progress(StatusLine(session=session.name), publish, time.monotonic, f"remora-{uuid.uuid4().hex[:12]}")
+        return Progress(StatusLine(session=session.name), publish, time.monotonic, f"remora-{uuid.uuid4().hex[:12]}", cancel)
 
     def _evaluate(self, expression: str) -> object:
         return eval(expression, self.shell.user_global_ns, self.shell.user_ns)

@@ -27,7 +27,7 @@ from remora.jupyter.progress import (
 class Screen:
     """A clock, the displays that were sent, and a driver that calls `tick` exactly when `next_tick` says."""
 
-    def __init__(self, line=StatusLine(), cancel=None):  # noqa: B008
+    def __init__(self, line=StatusLine(), cancel=None):  # noqa: B008  # a frozen value
         self.now = 100.0
         self.sent = []
         self.progress = Progress(line, self.publish, lambda: self.now, "d-1", cancel)
