@@ -5,7 +5,11 @@ Law: what a file shares is started before its first test, so that each test's le
 
 from __future__ import annotations
 
+import fcntl
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from journeys.driving import Notebook, Place
@@ -34,3 +38,22 @@ def notebook(shared: Notebook) -> Notebook:
     """Give a test the file's kernel, with nothing left over from the test before."""
     shared.seen.clear()
     return shared
+
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="session")
+def python_with_ipykernel_6(pytestconfig: pytest.Config) -> str:
+    """Give the Python of an environment with this tree and ipykernel 6, made once and kept in pytest's cache."""
+    folder = pytestconfig.cache.mkdir("ipykernel-6")
+    python, stamp = folder / "env" / "bin" / "python", folder / "made-for"
+    wanted = (ROOT / "pyproject.toml").read_text()
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not stamp.exists() or stamp.read_text() != wanted:
+            uv = [sys.executable, "-m", "uv", "--quiet"]
+            subprocess.run([*uv, "venv", "--clear", "--python", sys.executable, folder / "env"], check=True)
+            subprocess.run([*uv, "pip", "install", "--python", python, "-e", ROOT, "ipykernel>=6.29,<7"], check=True)
+            stamp.write_text(wanted)
+    return str(python)

@@ -272,12 +272,17 @@ class Place:
         notebook.manager.shutdown_kernel()
         notebook.manager.cleanup_resources()
 
+    def stop_all(self, state: Path) -> None:
+        """End the backend that has this state directory, with all its sandboxes."""
+        environment = self.environment | {"REMORA_STATE_DIR": str(state)}
+        subprocess.run([sys.executable, "-c", STOP], env=environment, check=True, timeout=DEADLINE)
+
     def close(self) -> None:
         """End kernels, sandboxes and backend, and fail if anything of them is left."""
         for notebook in self._kernels[::-1]:
             self.end(notebook)
         if self.state.exists():
-            subprocess.run([sys.executable, "-c", STOP], env=self.environment, check=True, timeout=DEADLINE)
+            self.stop_all(self.state)
         self._log.close()
         left = leaks.settle(self._before, self.root.parent)
         shutil.rmtree(self.root)
