@@ -105,7 +105,8 @@ class ChannelListener(Listener):
 
     def _register(self, handler: Callable[[list[Any]], Any]) -> None:
         stream = self.kernel.shell_stream
-        self.kernel.shell_channel_thread.io_loop.add_callback(lambda: stream.on_recv(handler, copy=False))
+        if stream.receiving():  # else the kernel registers its handler when it starts, and that is ours by now
+            self.kernel.shell_channel_thread.io_loop.add_callback(lambda: stream.on_recv(handler, copy=False))
 
     async def _heard(self, raw: list[Any]) -> None:
         if not self._take(raw):
