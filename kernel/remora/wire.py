@@ -186,7 +186,7 @@ class Record(Message):
 
 @dataclass(frozen=True)
 class Watch(Request):
-    """Send me every change of the sandbox and of its runs; answer: sandbox facts and those of all runs known."""
+    """Send me how sandbox and runs change, small cells' steps together; answer: facts of the sandbox and all runs known."""
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from remora.wire import Fields, Message, Record, RunChanged, RunId, SandboxChang
 
 from . import jails, limits, mirror, recovery
 from .endings import Evidence, explain
-from .order import ENDED, RUNS, SCRATCH, SOCKET, Order
+from .order import ENDED, SCRATCH, SOCKET, Order
 from .sandbox import FIRST_HOST_ID, Jail
 
 _LOG = logging.getLogger(__name__)
@@ -88,7 +88,6 @@ class Agent:
         try:
             directory.mkdir(mode=0o700, parents=True)
             (directory / SCRATCH).mkdir()
-            (directory / RUNS).mkdir()
             order, notices = self._order(sandbox, directory, spec, facts)
             order.save()
             self._listener.sandbox_changed(sandbox, SandboxState.STARTING.value, {"jail": order.jail})
@@ -211,7 +210,7 @@ class Agent:
         ended = self._ended(sandbox)
         if ended is not None and sandbox not in self._over:
             self._tell(sandbox, ended)
-        self._finish(sandbox, explain(Evidence(asked=None, code=code, trouble=said[-_SAID:])))
+        self._finish(sandbox, explain(Evidence(asked=None, code=code, trouble=said[-_SAID:])), told=ended is not None)
         try:
             await asyncio.to_thread(recovery.remove, directory)
         except OSError as error:
@@ -223,11 +222,11 @@ class Agent:
         for run, about in known["runs"].items():
             self._note_run(sandbox, RunId(run), about["state"], about["facts"])
 
-    def _finish(self, sandbox: SandboxId, error: RemoraError) -> None:
+    def _finish(self, sandbox: SandboxId, error: RemoraError, told: bool) -> None:
         """Bring the runs to an end that have none, and the sandbox unless its supervisor did."""
-        unfinished = self._open_runs.pop(sandbox, None)
-        if unfinished is None:
-            unfinished = set(recovery.unfinished_runs(self.runs, self._sandboxes / sandbox))
+        unfinished = self._open_runs.pop(sandbox, set())
+        if not told:  # it may have died before it could tell of the newest
+            unfinished |= set(recovery.unfinished_runs(self.runs, self._sandboxes / sandbox))
         for run in unfinished:
             facts = recovery.finish(self.runs, run, error)
             self._listener.run_changed(sandbox, run, recovery.ENDED_STATE, facts)

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-ORDER, SOCKET, ENDED, LOG, SCRATCH, GROUPS, RUNS = (
+ORDER, SOCKET, ENDED, LOG, SCRATCH, GROUPS, RUNS, SPARE = (
     "order.json",
     "socket",
     "ended.json",
@@ -19,8 +19,9 @@ ORDER, SOCKET, ENDED, LOG, SCRATCH, GROUPS, RUNS = (
     "scratch",
     "groups",
     "runs",
+    "spare",
 )
-"""Names inside a sandbox's directory."""
+"""Names inside a sandbox's directory. RUNS lists the ids of the runs that it took, one a line."""
 
 
 def write_whole(path: Path, text: str) -> None:

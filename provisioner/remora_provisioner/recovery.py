@@ -23,9 +23,12 @@ ENDED_STATE = RunState.ENDED.value
 
 
 def unfinished_runs(runs: Path, directory: Path) -> list[RunId]:
-    """Return the runs of a dead sandbox whose logs have no end."""
-    names = [path.name for path in (directory / RUNS).glob("*")]
-    return [RunId(name) for name in names if last_state(runs, RunId(name))[0] in UNFINISHED]
+    """Return the runs of a dead sandbox whose logs have no end, or that it took and never began to log."""
+    try:
+        names = (directory / RUNS).read_text().splitlines()
+    except OSError:
+        return []
+    return [RunId(name) for name in names if last_state(runs, RunId(name))[0] in {None, *UNFINISHED}]
 
 
 def last_state(runs: Path, run: RunId) -> tuple[str | None, Fields]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import re
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from remora.errors import Refused, RemoraError
+from remora.errors import Refused, RemoraError, StateError
 from remora.states import ENDED, RUN_TABLE, EndReason, RunEvent, RunState, advance
 from remora.streams import Peer
 from remora.wire import Buffer, Fields, Record, RunId, StartRun
@@ -17,8 +19,6 @@ from remora.wire import Buffer, Fields, Record, RunId, StartRun
 from .runlog import Follower, RunLog
 
 LOG_NAME = "log"
-
-
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 
 
@@ -29,11 +29,45 @@ def run_folder(runs: Path, run: str) -> Path:
     return runs / run
 
 
+class SpareLog:
+    """An empty log in a folder of its own, made ahead of the next run: making files takes longer than running a small cell."""
+
+    def __init__(self, place: Path) -> None:
+        """Make it in `place`, which is on the file system of the run logs."""
+        self._place = place
+        self._log: RunLog | None = None
+
+    def prepare(self) -> None:
+        """Make it if there is none; where there is no room, the next run will say so."""
+        if self._log is None:
+            with contextlib.suppress(StateError):
+                self._log = RunLog(self._place / LOG_NAME)
+
+    def take(self, folder: Path) -> RunLog:
+        """Return the log of a run in its folder, new or continued. Raises StateError if it cannot be written."""
+        log, self._log = self._log, None
+        if log is not None:
+            try:
+                os.rename(self._place, folder)
+            except OSError:  # a call's folder is there already, with its input
+                log.close()
+            else:
+                log.path = folder / LOG_NAME
+                return log
+        return RunLog(folder / LOG_NAME)
+
+    def close(self) -> None:
+        """Close it; safe twice."""
+        if self._log is not None:
+            self._log.close()
+            self._log = None
+
+
 class SupervisedRun:
     """A run that a sandbox has taken; it stays known after its end, for late output and late followers."""
 
-    def __init__(self, request: StartRun, runs: Path, changed: Callable[[SupervisedRun], None]) -> None:
-        """Open the run's log (StateError if it cannot be written) and note that the run is queued."""
+    def __init__(self, request: StartRun, log: RunLog, changed: Callable[[SupervisedRun], None]) -> None:
+        """Keep the run's log, into which nothing is written before `note_queued`."""
         self.id = RunId(request.run)
         self.name, self.form = request.name, request.form
         self.request: StartRun | None = request
@@ -48,10 +82,13 @@ class SupervisedRun:
         self.facts: dict[str, Any] = {"name": request.name, "form": request.form, "queued": time.time()}
         self._changed = changed
         self._followers: set[Follower] = set()
-        self._log = RunLog(run_folder(runs, request.run) / LOG_NAME)
-        self._path = self._log.path
+        self._log, self._path = log, log.path
         self._warned = False
+
+    def note_queued(self) -> None:
+        """Write down that the run is queued, and tell the watchers."""
         self.record("state", {"state": self.state.value, **self.facts})
+        self._changed(self)
 
     @property
     def ended(self) -> bool:

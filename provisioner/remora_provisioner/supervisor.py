@@ -10,6 +10,7 @@ Law: it decides nothing about which sandboxes there should be, and knows nothing
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import os
 import time
@@ -43,8 +44,9 @@ from remora.wire import (
 )
 
 from .endings import explain, explain_cut
-from .order import RUNS, Order
-from .runs import SupervisedRun, run_folder
+from .news import News
+from .order import RUNS, SPARE, Order
+from .runs import SpareLog, SupervisedRun, run_folder
 from .shells import Shells
 from .uplink import Uplink
 from .vessel import Vessel
@@ -66,7 +68,8 @@ class Supervisor:
         self._vessel = Vessel(order)
         self._guest: Peer | None = None
         self._peers: set[Peer] = set()
-        self._watchers: set[Peer] = set()
+        self._news = News()
+        self._spare = SpareLog(Path(order.directory) / SPARE)
         self._runs: dict[RunId, SupervisedRun] = {}
         self._queue: list[SupervisedRun] = []
         self._active: SupervisedRun | None = None
@@ -129,16 +132,14 @@ class Supervisor:
         self._vessel.close()
         for run in self._runs.values():
             run.close()
+        self._spare.close()
         self.over.set()
 
     def _happened(self, event: SandboxEvent) -> None:
         self.state = advance(SANDBOX_TABLE, self.state, event)
-        facts = {} if event in (SandboxEvent.TOOK_RUN, SandboxEvent.FREE) else self.facts
-        self._tell(SandboxChanged(SandboxId(self._order.sandbox), self.state.value, facts))
-
-    def _tell(self, message: Message) -> None:
-        for watcher in self._watchers:
-            watcher.send(message)
+        passing = event in (SandboxEvent.TOOK_RUN, SandboxEvent.FREE)
+        changed = SandboxChanged(SandboxId(self._order.sandbox), self.state.value, {} if passing else self.facts)
+        self._news.tell(self.state, changed, soon=passing)
 
     # -- runs
 
@@ -147,22 +148,39 @@ class Supervisor:
             raise Refused(f"the sandbox has ended: {self.facts.get('message', '')}", reason="sandbox-ended")
         if request.run in self._runs:
             raise Refused(f"there is a run {request.run} already", reason="run-exists")
-        run_folder(Path(self._order.directory) / RUNS, request.run).touch()
-        run = self._runs[request.run] = SupervisedRun(request, Path(self._order.runs), self._run_changed)
+        run = self._take(request)
         self._queue.append(run)
-        self._run_changed(run)
+        begins = self._hand_over()
+        run.note_queued()
+        if begins is not None:
+            self._begun(begins)
         peer.attach(run.follow(peer, -1, lambda: False))  # beyond the run's end: late output comes, too
-        self._next()
         return {"state": run.state.value}
 
+    def _take(self, request: StartRun) -> SupervisedRun:
+        log = self._spare.take(run_folder(Path(self._order.runs), request.run))
+        with contextlib.suppress(OSError), (Path(self._order.directory) / RUNS).open("a") as taken:
+            taken.write(f"{request.run}\n")  # a full disk: the run is known all the same for as long as this process lives
+        run = self._runs[request.run] = SupervisedRun(request, log, self._run_changed)
+        return run
+
     def _next(self) -> None:
+        begins = self._hand_over()
+        if begins is not None:
+            self._begun(begins)
+
+    def _hand_over(self) -> SupervisedRun | None:
+        """Give the guest the next run, if both are there; it works while the rest is written down."""
         if self._active is not None or not self._queue or self.state is not SandboxState.READY:
-            return
+            return None
         run = self._active = self._queue.pop(0)
         assert self._guest is not None and run.request is not None
-        self._happened(SandboxEvent.TOOK_RUN)
         self._guest.send(run.request)
-        self._guest.flush()  # it works while the rest is written down
+        self._guest.flush()
+        self._happened(SandboxEvent.TOOK_RUN)
+        return run
+
+    def _begun(self, run: SupervisedRun) -> None:
         run.advance(RunEvent.STARTED)
         if run.limit:
             run.call_after(run.limit, self._cut, run, EndReason.TIMEOUT)
@@ -178,13 +196,15 @@ class Supervisor:
             self._guest.send(Interrupt(run.id))
 
     def _run_changed(self, run: SupervisedRun) -> None:
-        self._tell(RunChanged(run.id, run.state.value, run.facts))
+        # whoever assigns calls waits for their ends; of cells and notebooks only listings know
+        self._news.tell(run.id, RunChanged(run.id, run.state.value, run.facts), soon=run.form != "call")
 
     def _from_guest(self, _: Peer, message: Message) -> None:
         if isinstance(message, Ready):
             self.facts |= {"guest": message.facts}
             self._happened(SandboxEvent.READY)
             self._next()
+            self._spare.prepare()
         elif isinstance(message, Emit) and message.run in self._runs:
             self._emitted(self._runs[message.run], message)
         elif isinstance(message, ShellBytes):
@@ -208,6 +228,11 @@ class Supervisor:
         self._happened(SandboxEvent.FREE)
         self._forget_old()
         self._next()
+        asyncio.get_running_loop().call_soon(self._prepare)  # when the result is out
+
+    def _prepare(self) -> None:
+        if self.state is not SandboxState.ENDED:
+            self._spare.prepare()
 
     def _forget_old(self) -> None:
         while len(self._runs) > _REMEMBERED:
@@ -233,10 +258,10 @@ class Supervisor:
         count = sum(peer.role.startswith("client") for peer in self._peers)
         if count != self.facts.get("clients"):
             self.facts["clients"] = count
-            self._tell(SandboxChanged(SandboxId(self._order.sandbox), self.state.value, self.facts))
+            self._news.tell("clients", SandboxChanged(SandboxId(self._order.sandbox), self.state.value, self.facts))
 
     async def _watch(self, peer: Peer, _: Watch) -> Fields:
-        self._watchers.add(peer)
+        self._news.watchers.add(peer)
         return self.describe()
 
     def describe(self) -> Fields:
@@ -296,7 +321,7 @@ class Supervisor:
     def left(self, peer: Peer) -> None:
         """Forget a connection."""
         self._peers.discard(peer)
-        self._watchers.discard(peer)
+        self._news.watchers.discard(peer)
         self._count_clients()
 
     async def farewell(self, seconds: float) -> None:

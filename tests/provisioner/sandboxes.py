@@ -20,7 +20,7 @@ from remora.resources import Resources, SandboxSpec
 from remora.states import ENDED, RunState
 from remora.streams import Peer
 from remora.wire import Fields, FollowRun, Message, Record, RunChanged, RunId, SandboxChanged, SandboxId, StartRun
-from remora_provisioner.order import RUNS, SCRATCH, Order
+from remora_provisioner.order import SCRATCH, Order
 
 KERNEL = Path(remora.__file__).resolve().parents[1]
 
@@ -123,7 +123,7 @@ while True:
 def an_order(place: Path, *, sandbox: str = "s1", code: str = GUEST, **changes: Any) -> Order:
     """Make a sandbox's directory below `place` and return the order to run that guest in a plain process."""
     directory = place / "sandboxes" / sandbox
-    for name in (SCRATCH, RUNS):
+    for name in (SCRATCH,):
         (directory / name).mkdir(parents=True, exist_ok=True)
     (place / "folder").mkdir(exist_ok=True)
     values: dict[str, Any] = {
