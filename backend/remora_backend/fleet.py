@@ -116,7 +116,7 @@ class Fleet:
         for key, sandbox in [*self._sessions.items()]:
             if (key[0] == kernel or key[0].startswith(f"{kernel}/")) and sandbox in self.sandboxes:
                 self.sandboxes[sandbox]["leaving"] = True
-                self._mind_idle(sandbox, self.sandboxes[sandbox], after_run=True)
+                self._mind_idle(sandbox, self.sandboxes[sandbox])
 
     # -- what the agent says (its Listener)
 
@@ -129,14 +129,15 @@ class Fleet:
             self.store.save_sandbox(sandbox, state, {k: v for k, v in known.items() if k not in ("id", "state")})
         if "kernel" in known and "identity" in known and state != SandboxState.ENDED.value:
             self._sessions.setdefault((known["kernel"], known["session"], tuple(known["identity"])), sandbox)
-        self._mind_idle(sandbox, known, after_run=before == SandboxState.BUSY.value)
+        known["used"] = known.get("used") or state == SandboxState.BUSY.value
+        self._mind_idle(sandbox, known)
         self.calls.sandbox_changed(sandbox, before, state)
         if state == SandboxState.ENDED.value:
             self.leave_kernel(sandbox)  # the kernels that ran in there are named below it
             self._sessions = {key: value for key, value in self._sessions.items() if value != sandbox}
         self.changed()
 
-    def _mind_idle(self, sandbox: SandboxId, known: Fields, after_run: bool) -> None:
+    def _mind_idle(self, sandbox: SandboxId, known: Fields) -> None:
         """Have the sandbox ended when it has been unused for as long as it may be.
 
         One that is new gets time for its first run.
@@ -152,7 +153,7 @@ class Fleet:
         if known.get("leaving"):
             spans.append(0.0)
         if spans:
-            span = min(spans) if after_run else max(min(spans), _FIRST_USE)
+            span = min(spans) if known.get("used") or known.get("leaving") else max(min(spans), _FIRST_USE)
             timer = asyncio.get_running_loop().call_later(span, lambda: self.soon(self.agent.stop(sandbox, EndReason.IDLE)))
             self._replace_timer(f"idle {sandbox}", timer)
 

@@ -52,8 +52,7 @@ def python_with_ipykernel_6(pytestconfig: pytest.Config) -> str:
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not stamp.exists() or stamp.read_text() != wanted:
-            uv = [sys.executable, "-m", "uv", "--quiet"]
-            subprocess.run([*uv, "venv", "--clear", "--python", sys.executable, folder / "env"], check=True)
-            subprocess.run([*uv, "pip", "install", "--python", python, "-e", ROOT, "ipykernel>=6.29,<7"], check=True)
+            subprocess.run([sys.executable, "-m", "venv", "--clear", folder / "env"], check=True)
+            subprocess.run([python, "-m", "pip", "install", "--quiet", "-e", ROOT, "ipykernel>=6.29,<7"], check=True)
             stamp.write_text(wanted)
     return str(python)
