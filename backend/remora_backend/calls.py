@@ -29,6 +29,7 @@ from remora_provisioner.runlog import Follower
 from remora_provisioner.runs import LOG_NAME
 
 from . import scheduler as plan
+from .placement import require
 
 if TYPE_CHECKING:
     from .fleet import Fleet
@@ -57,7 +58,7 @@ class CallDesk:
     async def submit(self, request: SubmitCall) -> None:
         """Queue a call; it is durable when this returns. Raises Unavailable, or StateError when it cannot be written down."""
         key, run = self._pool_of(request.spec), RunId(request.run)
-        self._fleet.require(self._specs[key])
+        require(self._specs[key])
         start = StartRun(run, "call", request.name, request.body, buffers=request.buffers)
         folder, pieces = self._runs / run, frames.encode(start)
         try:

@@ -7,13 +7,12 @@ a run prints its supervisor's. Whatever is held here can be rebuilt from the sup
 from __future__ import annotations
 
 import asyncio
-import os
 import secrets
 import time
 from collections.abc import Callable
 from typing import Any
 
-from remora.errors import Refused, RemoraError, Unavailable
+from remora.errors import Refused, RemoraError
 from remora.resources import SandboxSpec
 from remora.settings import KERNEL_GRACE, POOL_IDLE
 from remora.states import ENDED, EndReason, RunState, SandboxState
@@ -22,7 +21,9 @@ from remora_provisioner.agent import Agent
 
 from . import scheduler as plan
 from .calls import CallDesk
+from .placement import require
 from .store import Store
+from .timers import Timers
 
 _FIRST_USE = 60.0
 """Seconds that a new sandbox waits for its first run, however short its idle time is."""
@@ -33,6 +34,10 @@ SessionKey = tuple[str, str, tuple[str, str, str]]
 def new_sandbox() -> SandboxId:
     """Return a fresh sandbox id: short, since people type it."""
     return SandboxId(secrets.token_hex(4))
+
+
+def _facts(row: Fields) -> Fields:
+    return {name: row[name] for name in ("id", "sandbox", "state") if name in row} | dict(row["facts"])
 
 
 class Fleet:
@@ -47,7 +52,7 @@ class Fleet:
         self.calls: CallDesk
         self._sessions: dict[SessionKey, SandboxId] = {}
         self._opening: dict[SessionKey, asyncio.Lock] = {}
-        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._timers = Timers()
         self._tasks: set[asyncio.Task[None]] = set()
         self.changed: Callable[[], None] = lambda: None
         """Called whenever something starts or ends; the service uses it to know when it may leave."""
@@ -59,10 +64,8 @@ class Fleet:
     async def restore(self) -> None:
         """Take up what lived on while the backend was away, and end on paper what did not."""
         sandboxes, runs = self.store.left_behind()
-        for row in sandboxes:
-            self.sandboxes[SandboxId(row["id"])] = {"id": row["id"], "state": row["state"]} | row["facts"]
-        for row in runs:
-            self.runs[RunId(row["id"])] = {"id": row["id"], "sandbox": row["sandbox"], "state": row["state"]} | row["facts"]
+        self.sandboxes |= {SandboxId(row["id"]): _facts(row) for row in sandboxes}
+        self.runs |= {RunId(row["id"]): _facts(row) for row in runs}
         await self.agent.take_up()
         for sandbox, facts in self.sandboxes.items():
             if facts["state"] != SandboxState.ENDED.value and not self.agent.has(sandbox):
@@ -78,7 +81,7 @@ class Fleet:
 
     async def open_session(self, kernel: str, session: str, spec: SandboxSpec, adopt: str | None) -> Fields:
         """Return the facts of the session's sandbox, opened if there is none; `new` says whether its namespace is empty."""
-        self.require(spec)
+        require(spec)
         key: SessionKey = (kernel, session, spec.identity)
         if adopt is not None:
             self._sessions[key] = self._living(adopt)
@@ -101,15 +104,6 @@ class Fleet:
         except RemoraError as error:
             self.sandbox_changed(sandbox, SandboxState.ENDED.value, {"reason": error.reason, "message": str(error)})
             raise
-
-    def require(self, spec: SandboxSpec) -> None:
-        """Raise Unavailable if no machine has what is asked."""
-        if spec.on != "here":
-            raise Unavailable(f"there is no machine {spec.on!r}; this version of Remora has one, on=here")
-        if spec.resources.gpu:
-            wanted = ",".join(map(str, spec.resources.gpu))
-            there = f"here: {os.cpu_count()} cores, no GPU"
-            raise Unavailable(f"no machine has gpu={wanted}. There is: {there}. Leave gpu= out to run without", machines=[there])
 
     def leave_kernel(self, kernel: str) -> None:
         """Take note that a kernel has ended for good: end its idle sandboxes now, busy ones when their runs are over."""
@@ -142,7 +136,7 @@ class Fleet:
 
         One that is new gets time for its first run.
         """
-        self._drop_timer(f"idle {sandbox}")
+        self._timers.drop(f"idle {sandbox}")
         if known["state"] != SandboxState.READY.value:
             return
         # a pool's sandbox is ended by the scheduler alone, which knows what is on its way there
@@ -154,8 +148,7 @@ class Fleet:
             spans.append(0.0)
         if spans:
             span = min(spans) if known.get("used") or known.get("leaving") else max(min(spans), _FIRST_USE)
-            timer = asyncio.get_running_loop().call_later(span, lambda: self.soon(self.agent.stop(sandbox, EndReason.IDLE)))
-            self._replace_timer(f"idle {sandbox}", timer)
+            self._timers.set(f"idle {sandbox}", span, lambda: self.soon(self.agent.stop(sandbox, EndReason.IDLE)))
 
     def run_changed(self, sandbox: SandboxId | None, run: RunId, state: str, facts: Fields) -> None:
         """Take a run's new state."""
@@ -194,9 +187,7 @@ class Fleet:
     def find_run(self, prefix: str) -> Fields:
         """Return a run's facts by its id or a unique beginning of it, with its sandbox's endpoint while the run goes on."""
         known = [facts for run, facts in self.runs.items() if run.startswith(prefix)]
-        rows = known or [
-            {"id": r["id"], "sandbox": r["sandbox"], "state": r["state"]} | r["facts"] for r in self.store.find_runs(prefix)
-        ]
+        rows = known or [_facts(row) for row in self.store.find_runs(prefix)]
         if len(rows) != 1 or not prefix:
             raise Refused(
                 f"{'no' if not rows else 'more than one'} run is called {prefix!r}; `remora runs` lists them",
@@ -212,10 +203,7 @@ class Fleet:
     def list_all(self, limit: int) -> Fields:
         """Return the living sandboxes, the newest runs, and the machine."""
         living = [facts for s, facts in self.sandboxes.items() if not self._ended(s)]
-        rows = {
-            r["id"]: {"id": r["id"], "sandbox": r["sandbox"], "state": r["state"]} | r["facts"] for r in self.store.runs(limit)
-        }
-        return {"sandboxes": living, "runs": [self.runs.get(RunId(i), row) for i, row in rows.items()]}
+        return {"sandboxes": living, "runs": [self.runs.get(RunId(r["id"]), _facts(r)) for r in self.store.runs(limit)]}
 
     async def stop(self, prefixes: list[str], everything: bool) -> list[str]:
         """End sandboxes, and return their ids when nothing of them is left."""
@@ -231,20 +219,11 @@ class Fleet:
             report = plan.SandboxUnused(sandbox)
             idle = self.sandboxes[sandbox]["spec"].get("idle")
             span = POOL_IDLE.seconds if idle is None else float(idle)
-            timer = asyncio.get_running_loop().call_later(span, lambda: self.calls.happened(report))
-            self._replace_timer(f"pool {sandbox}", timer)
+            self._timers.set(f"pool {sandbox}", span, lambda: self.calls.happened(report))
 
     def wake(self, sandbox: SandboxId) -> None:
         """Take note that a pool's sandbox has work again."""
-        self._drop_timer(f"pool {sandbox}")
-
-    def _replace_timer(self, name: str, timer: asyncio.TimerHandle) -> None:
-        self._drop_timer(name)
-        self._timers[name] = timer
-
-    def _drop_timer(self, name: str) -> None:
-        if name in self._timers:
-            self._timers.pop(name).cancel()
+        self._timers.drop(f"pool {sandbox}")
 
     def soon(self, work: Any) -> None:
         """Let work go on beside what is being done; the fleet keeps hold of it."""

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 from remora import streams
+from remora.errors import Refused
 from remora.resources import SandboxSpec
 from remora.settings import BACKEND_IDLE, RUN_RETENTION
 from remora.states import EndReason
@@ -130,7 +131,11 @@ class Service:
         return self._fleet.find_sandbox(request.sandbox)
 
     async def _find_run(self, _: Peer, request: FindRun) -> Fields:
-        return self._fleet.find_run(request.run)
+        try:
+            return self._fleet.find_run(request.run)
+        except Refused:
+            await self._fleet.agent.catch_up()
+            return self._fleet.find_run(request.run)
 
     async def _follow_run(self, peer: Peer, request: FollowRun) -> None:
         await self._desk.follow(peer, request)

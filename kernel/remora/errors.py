@@ -9,6 +9,8 @@
     ├── PlaceError           a machine, a sandbox or its limits ended the work
     │   ├── Unavailable          nobody has what is asked (no such GPU, no jail strong enough)
     │   ├── RunEnded             a run that ended before its code did; `reason` says how
+    │   ├── ImageFailed          a step of an image could not be made; facts hold the step and the end of its log
+    │   ├── StoreRefused         content that the image store does not take in: it leads outside, or is not what it says
     │   └── StateError           the state directory cannot be used (full, not writable)
     ├── RemoteError          the user's code failed there with an exception that cannot be rebuilt here
     └── InternalError        ours: a broken frame, another protocol, a part that did not answer
@@ -93,6 +95,18 @@ class RunEnded(PlaceError):
     """A run ended before its code did; `reason` is one of `states.EndReason`."""
 
     reason = "ended"
+
+
+class ImageFailed(PlaceError):
+    """A step of an image could not be made; facts hold `step`, `key` and `log` (its last lines)."""
+
+    reason = "image-failed"
+
+
+class StoreRefused(PlaceError):
+    """Content that the image store does not take in; `reason` says why, such as "path-escapes" or "wrong-digest"."""
+
+    reason = "store-refused"
 
 
 class StateError(PlaceError):

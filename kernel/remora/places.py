@@ -16,14 +16,13 @@ from . import images
 from .options import CellOptions
 from .resources import SandboxSpec
 from .sync.receiving import loose_names
-from .wire import Fields
 
 
 def spec(options: CellOptions) -> SandboxSpec:
     """Return the sandbox for a function with these options: this environment, this folder, the code as it is on disk now."""
     shared = None if options.files == "none" else os.getcwd()
     return SandboxSpec(
-        image=_image(tuple(sys.path), os.getcwd()) | {"code": _stamp(shared)},
+        image=_image(tuple(sys.path), os.getcwd()).to_spec() | {"code": _stamp(shared)},
         resources=options.resources,
         folder=os.getcwd(),
         files=options.files,
@@ -42,9 +41,9 @@ def loose_modules(files: str) -> frozenset[str]:
 
 
 @lru_cache(maxsize=4)
-def _image(path: tuple[str, ...], folder: str) -> Fields:
+def _image(path: tuple[str, ...], folder: str) -> images.Image:
     del path, folder  # they only say when to look again
-    return images.Mirror.here().to_dict()
+    return images.Image()
 
 
 def _stamp(shared: str | None) -> int:

@@ -6,6 +6,7 @@ Text forms: gpu "A100", "A100:2", "A100,H100", "any", "H100!"; memory "16GiB" (a
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -122,7 +123,7 @@ class SandboxSpec:
     """How a sandbox is to be made. Session, machine, image and devices identify it; the rest may change from cell to cell."""
 
     image: dict[str, Any]
-    """`images.Mirror.to_dict()`: the environment that the sandbox runs in."""
+    """`images.Image.to_spec()`: the recipe of what the sandbox runs in, and the file that starts its guest."""
     resources: Resources = Resources()
     folder: str | None = None
     """The notebook's folder, absolute."""
@@ -142,7 +143,7 @@ class SandboxSpec:
     @property
     def identity(self) -> tuple[str, str, str]:
         """Return what, beside the session, decides whether a living sandbox will do: machine, image, devices."""
-        return (self.on, str(sorted(self.image.items())), ",".join(map(str, self.resources.gpu)))
+        return (self.on, json.dumps(self.image["base"], sort_keys=True), ",".join(map(str, self.resources.gpu)))
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""

@@ -26,8 +26,10 @@ from remora.states import EndReason, SandboxState
 from remora.streams import Peer
 from remora.wire import Fields, Message, Record, RunChanged, RunId, SandboxChanged, SandboxId, StopSandbox, Watch
 
-from . import jails, limits, mirror, recovery
+from . import jails, limits, recovery, view
 from .endings import Evidence, explain
+from .images.fitting import Fitting
+from .images.keeping import Images
 from .order import ENDED, SCRATCH, SOCKET, Order
 from .sandbox import FIRST_HOST_ID, Jail
 
@@ -58,6 +60,7 @@ class Agent:
         self._sandboxes, self.runs = state / "sandboxes", state / "runs"
         self._doors = (*doors, str(self._sandboxes))
         self._listener = listener
+        self._images = Images(state / "images")
         self._peers: dict[SandboxId, Peer] = {}
         self._children: dict[SandboxId, subprocess.Popen[bytes]] = {}
         self._open_runs: dict[SandboxId, set[RunId]] = {}
@@ -85,10 +88,11 @@ class Agent:
     async def open(self, sandbox: SandboxId, spec: SandboxSpec, facts: Fields) -> list[str]:
         """Start a sandbox and return the lines that its user should read; the sandbox may still be starting."""
         directory = self._sandboxes / sandbox
+        fitting = await self._images.fit(spec.image)
         try:
             directory.mkdir(mode=0o700, parents=True)
             (directory / SCRATCH).mkdir()
-            order, notices = self._order(sandbox, directory, spec, facts)
+            order, notices = self._order(sandbox, directory, spec, fitting, facts)
             order.save()
             self._listener.sandbox_changed(sandbox, SandboxState.STARTING.value, {"jail": order.jail})
             await self._take(sandbox, self._start(sandbox, directory))
@@ -102,10 +106,12 @@ class Agent:
             raise
         return notices
 
-    def _order(self, sandbox: SandboxId, directory: Path, spec: SandboxSpec, facts: Fields) -> tuple[Order, list[str]]:
+    def _order(
+        self, sandbox: SandboxId, directory: Path, spec: SandboxSpec, fitting: Fitting, facts: Fields
+    ) -> tuple[Order, list[str]]:
         jail, lines = self._choose(spec.jail or JAIL.text or None)
-        folder, why_not = mirror.shared_folder(spec)
-        interpreter = mirror.build_layer(directory, spec.image)
+        folder, why_not = view.shared_folder(spec)
+        interpreter = view.build_layer(directory, fitting)
         home = spec.home or "/"
         order = Order(
             sandbox=sandbox,
@@ -113,10 +119,10 @@ class Agent:
             runs=str(self.runs),
             jail=jail.name,
             argv=(str(interpreter), spec.image["guest"]),
-            environment=mirror.environment(spec, interpreter, limits.thread_environment(spec.resources.cpu)),
+            environment=view.environment(spec, fitting, interpreter, limits.thread_environment(spec.resources.cpu)),
             folder=folder or spec.folder or home,
             home=home,
-            mounts=mirror.mounts(spec, directory, folder),
+            mounts=view.mounts(spec, fitting, directory, folder),
             host_id=self._host_id() if os.getuid() == 0 else None,
             memory=spec.resources.memory,
             cpu=spec.resources.cpu,
@@ -233,6 +239,12 @@ class Agent:
         if sandbox not in self._over:
             self._listener.sandbox_changed(sandbox, SandboxState.ENDED.value, {"reason": error.reason, "message": str(error)})
         self._over.discard(sandbox)
+
+    async def catch_up(self) -> None:
+        """Hear at once what supervisors would tell in a moment: who asks for a run that has just begun should find it."""
+        for peer in [*self._peers.values()]:
+            with contextlib.suppress(RemoraError):  # it may be ending
+                await peer.request(Watch())
 
     # -- after having been away
 

@@ -261,6 +261,7 @@ class Supervisor:
             self._news.tell("clients", SandboxChanged(SandboxId(self._order.sandbox), self.state.value, self.facts))
 
     async def _watch(self, peer: Peer, _: Watch) -> Fields:
+        self._news.flush()
         self._news.watchers.add(peer)
         return self.describe()
 

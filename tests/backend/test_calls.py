@@ -263,7 +263,7 @@ def test_a_sandbox_that_cannot_start_fails_its_calls(folder):
     async def scenario():
         async with serving(folder) as caller:
             request = caller.request(0.0)
-            request.spec["image"] = request.spec["image"] | {"executable": "/nowhere/python"}
+            request.spec["image"]["base"] |= {"executable": "/nowhere/python"}
             await caller.ask(request)
             states, result = await caller.end(request.run)
             assert states[-1] == "ended"

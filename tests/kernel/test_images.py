@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import remora
-from remora.images import Mirror, carried_environment
+from remora.images import Mirror, carried_environment, guest_file
 
 KERNEL = Path(remora.__file__).resolve().parents[1]
 _TELL = "import json; from remora.images import Mirror; print(json.dumps(Mirror.here().to_dict()))"
@@ -46,7 +46,7 @@ def test_this_process() -> None:
     mirror = Mirror.here()
     assert mirror.executable == sys.executable
     assert (mirror.prefix, mirror.base_prefix) == (sys.prefix, sys.base_prefix)
-    assert Path(mirror.guest).is_file()
+    assert Path(guest_file()).is_file()
     assert mirror.version == f"{sys.version_info[0]}.{sys.version_info[1]}"
     assert all(os.path.isdir(p) for p in (*mirror.site_packages, *mirror.roots))
     assert json.loads(json.dumps(mirror.to_dict())) == mirror.to_dict()

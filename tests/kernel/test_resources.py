@@ -21,7 +21,7 @@ from remora.resources import (
     parse_seconds,
 )
 
-IMAGE = {"kind": "mirror", "executable": "/usr/bin/python3", "roots": []}
+IMAGE = {"base": {"kind": "mirror", "executable": "/usr/bin/python3", "roots": []}, "steps": []}
 
 
 @pytest.mark.parametrize(
@@ -209,7 +209,7 @@ def test_machine_image_and_devices_alone_identify() -> None:
     assert same.identity == spec.identity
     for other in (
         SandboxSpec(IMAGE, on="gpubox"),
-        SandboxSpec(IMAGE | {"executable": "/opt/python"}),
+        SandboxSpec(IMAGE | {"base": {"kind": "mirror", "executable": "/opt/python"}}),
         SandboxSpec(IMAGE, Resources(gpu=parse_gpu("A100"))),
     ):
         assert other.identity != spec.identity

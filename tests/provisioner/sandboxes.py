@@ -15,7 +15,7 @@ from typing import Any
 
 import remora
 from remora import streams
-from remora.images import Mirror
+from remora.images import Image, Mirror
 from remora.resources import Resources, SandboxSpec
 from remora.states import ENDED, RunState
 from remora.streams import Peer
@@ -148,7 +148,8 @@ def a_spec(place: Path, code: str = GUEST, **changes: Any) -> SandboxSpec:
     guest.parent.mkdir(parents=True, exist_ok=True)
     guest.write_text(code)
     here = Mirror.here()
-    image = Mirror(here.executable, here.prefix, here.base_prefix, here.version, (), (), str(guest)).to_dict()
+    base = Mirror(here.executable, here.prefix, here.base_prefix, here.version, (), ()).base()
+    image = Image(base).to_dict() | {"guest": str(guest)}
     folder = place / "folder"
     folder.mkdir(exist_ok=True)
     values: dict[str, Any] = {"folder": str(folder), "home": str(place / "home"), "resources": Resources()}

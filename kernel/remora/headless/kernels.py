@@ -10,7 +10,7 @@ import os
 import re
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from jupyter_core.paths import jupyter_path
 
 from .. import images
 from ..errors import InputError
+from ..images import mirror
 from ..wire import Fields
 
 _GENERIC = re.compile(r"python(3(\.\d+)?)?(\.exe)?")
@@ -49,7 +50,7 @@ def place(name: str | None, asked: bool) -> Place:
     if spec is None:
         if name and name not in _NATIVE:
             raise InputError(_missing(name, asked))
-        return Place(images.Mirror.here().to_dict())
+        return Place(images.Image().to_spec())
     if str(spec.get("language", "python")).lower() != "python":
         raise InputError(
             f"the kernel {name} runs {spec['language']}; `remora run` runs Python notebooks. Choose a kernel with -k"
@@ -90,13 +91,13 @@ def _describe(name: str, argv: list[str]) -> Fields:
     """Return the image of a kernelspec's interpreter."""
     python = argv[0] if argv else ""
     if _GENERIC.fullmatch(python) or (python and os.path.abspath(python) == os.path.abspath(sys.executable)):
-        return images.Mirror.here().to_dict()
+        return images.Image().to_spec()
     if not os.path.isabs(python) or not os.access(python, os.X_OK) or "python" not in os.path.basename(python):
         raise InputError(
             f"the kernel {name} is started by {python or 'nothing'}, which is no Python on this machine; choose another with -k"
         )
     try:
-        command = [python, "-c", _DESCRIBE, str(images.__file__), *_NEEDED]
+        command = [python, "-c", _DESCRIBE, str(mirror.__file__), *_NEEDED]
         said = subprocess.run(command, cwd="/", capture_output=True, text=True, timeout=_PATIENCE, check=True).stdout
         image, lacking = json.loads(said.splitlines()[-1])
     except (OSError, subprocess.SubprocessError, ValueError, IndexError) as error:
@@ -104,10 +105,10 @@ def _describe(name: str, argv: list[str]) -> Fields:
         raise InputError(f"the Python of the kernel {name}, {python}, does not work: {lines[-1]}") from None
     if lacking:
         raise InputError(f"the kernel {name} lacks {' and '.join(lacking)}: {python} -m pip install {' '.join(lacking).lower()}")
-    return _without_ours(image)
+    return images.Image(_without_ours(images.Mirror(**image)).base()).to_spec()
 
 
-def _without_ours(image: Fields) -> Fields:
+def _without_ours(there: images.Mirror) -> images.Mirror:
     """Leave our own folder out of another environment's path: the guest finds its own files by itself."""
-    ours = str(Path(images.__file__).resolve().parents[1])
-    return image | {"roots": [root for root in image["roots"] if root != ours]}
+    ours = str(Path(mirror.__file__).resolve().parents[2])
+    return replace(there, roots=tuple(root for root in there.roots if root != ours))

@@ -84,7 +84,7 @@ class Sessions:
     def spec(self, options: CellOptions) -> SandboxSpec:
         """Return how a sandbox for these options is to be made, from here: this environment, this folder."""
         if self._image is None:
-            self._image = images.Mirror.here().to_dict()
+            self._image = images.Image().to_spec()
         return SandboxSpec(
             image=self._image,
             resources=options.resources,

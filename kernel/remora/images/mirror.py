@@ -1,6 +1,6 @@
-"""What a sandbox runs in. The default image is the mirror: the environment of the kernel that asks, read-only.
+"""The default base of an image: the environment of the process that asks, read-only.
 
-Law: values only; nothing is built here. Standard library only.
+Law: this file alone can be run by another environment's Python, which then describes itself.
 """
 
 from __future__ import annotations
@@ -12,7 +12,10 @@ import sys
 import sysconfig
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .steps import MirrorBase
 
 
 @dataclass(frozen=True)
@@ -31,10 +34,6 @@ class Mirror:
     Editable installs, path files, PYTHONPATH. The notebook's own is not among them.
     """
 
-    guest: str
-    """The file that starts a guest."""
-    kind: str = "mirror"
-
     @classmethod
     def here(cls) -> Mirror:
         """Describe the environment of this very process."""
@@ -48,12 +47,22 @@ class Mirror:
             version=f"{sys.version_info[0]}.{sys.version_info[1]}",
             site_packages=sites,
             roots=_roots((sys.prefix, sys.base_prefix, "/usr", *sites)),
-            guest=str(Path(__file__).resolve().with_name("guest") / "__main__.py"),
         )
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
         return asdict(self) | {"site_packages": list(self.site_packages), "roots": list(self.roots)}
+
+    def base(self) -> MirrorBase:
+        """Return the base of images that mirror this environment."""
+        from .steps import MirrorBase
+
+        return MirrorBase(**asdict(self))
+
+
+def guest_file() -> str:
+    """Return the file that starts a guest of this version."""
+    return str(Path(__file__).resolve().parents[1] / "guest" / "__main__.py")
 
 
 _CARRIED = re.compile(
@@ -79,7 +88,7 @@ def _roots(inside: tuple[str, ...]) -> tuple[str, ...]:
     """
     here = _working_directory()
     found: list[str] = []
-    for entry in (*_path_files(), *sys.path, str(Path(__file__).resolve().parents[1])):
+    for entry in (*_path_files(), *sys.path, str(Path(__file__).resolve().parents[2])):
         path = os.path.normpath(os.path.join(here, entry)) if entry else here
         outside = not any(path == p or path.startswith(p.rstrip("/") + "/") for p in inside)
         if os.path.isabs(path) and path != here and outside and os.path.isdir(path) and path not in found:

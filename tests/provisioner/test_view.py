@@ -1,4 +1,4 @@
-"""The mirror made real: a layer of the sandbox's own above an environment that nothing touches, asked of real interpreters."""
+"""What a sandbox sees: a layer of its own above an environment that nothing touches, asked of real interpreters."""
 
 from __future__ import annotations
 
@@ -16,9 +16,11 @@ from typing import Any
 
 import pytest
 from remora.errors import PlaceError
-from remora.images import Mirror
+from remora.images import Image, Mirror
+from remora.images.steps import MirrorBase
 from remora.resources import SandboxSpec
-from remora_provisioner import mirror
+from remora_provisioner import view
+from remora_provisioner.images.fitting import Fitting
 
 VERSION = f"{sys.version_info[0]}.{sys.version_info[1]}"
 METADATA = "Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
@@ -48,7 +50,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture
-def image(environment: Path, tmp_path: Path) -> dict[str, Any]:
+def base(environment: Path, tmp_path: Path) -> MirrorBase:
     """Give the image of that environment, with an editable folder beside it."""
     site = environment / "lib" / f"python{VERSION}" / "site-packages"
     root = tmp_path / "editable"
@@ -62,15 +64,14 @@ def image(environment: Path, tmp_path: Path) -> dict[str, Any]:
         version=VERSION,
         site_packages=(str(site),),
         roots=(str(root),),
-        guest=Mirror.here().guest,
-    ).to_dict()
+    ).base()
 
 
 @pytest.fixture
-def interpreter(image: dict[str, Any], tmp_path: Path) -> Path:
+def interpreter(base: MirrorBase, tmp_path: Path) -> Path:
     """Give the interpreter of a layer above it."""
     (tmp_path / "sandbox").mkdir()
-    return mirror.build_layer(tmp_path / "sandbox", image)
+    return view.build_layer(tmp_path / "sandbox", Fitting.mirror(base))
 
 
 def ask(interpreter: Path, code: str) -> Any:
@@ -95,11 +96,11 @@ def snapshot(folder: Path) -> dict[str, tuple[int, int]]:
 # ---- the layer ------------------------------------------------------------------------------------------------------------
 
 
-def test_what_is_installed_comes_first_then_the_mirror(interpreter: Path, image: dict[str, Any]) -> None:
+def test_what_is_installed_comes_first_then_the_mirror(interpreter: Path, base: MirrorBase) -> None:
     """The order of sys.path: the standard library, the layer, the mirrored packages, the editable folders."""
     path = ask(interpreter, "import json, sys; print(json.dumps(sys.path))")
     layer = str(interpreter.parents[1] / "lib" / f"python{VERSION}" / "site-packages")
-    places = [path.index(folder) for folder in (layer, *image["site_packages"], *image["roots"])]
+    places = [path.index(folder) for folder in (layer, *base.site_packages, *base.roots)]
     assert places == sorted(places)
     assert path.index(next(p for p in path if p.endswith(f"/lib/python{VERSION}"))) < places[0]
 
@@ -145,21 +146,21 @@ def test_another_version_goes_into_the_layer(interpreter: Path, environment: Pat
     assert ask(environment / "bin" / "python", code)[0] == "1.0"
 
 
-def test_an_interpreter_that_is_gone(image: dict[str, Any], tmp_path: Path) -> None:
+def test_an_interpreter_that_is_gone(base: MirrorBase, tmp_path: Path) -> None:
     """An environment that was deleted under a living kernel is said, with what to do."""
     with pytest.raises(PlaceError, match="restart the kernel") as caught:
-        mirror.build_layer(tmp_path, image | {"executable": str(tmp_path / "gone" / "python")})
+        view.build_layer(tmp_path, Fitting.mirror(dataclasses.replace(base, executable=str(tmp_path / "gone" / "python"))))
     assert caught.value.reason == "image-failed"
 
 
 @pytest.mark.parametrize("name", ["with space", "qu'ote", 'dou"ble', "back\\slash", "é"])
-def test_folders_with_odd_names(image: dict[str, Any], tmp_path: Path, name: str) -> None:
+def test_folders_with_odd_names(base: MirrorBase, tmp_path: Path, name: str) -> None:
     """Any name that a folder can have comes through the path file."""
     odd = tmp_path / name
     odd.mkdir()
     (odd / "odd.py").write_text("here = 1\n")
     (tmp_path / "layer").mkdir()
-    interpreter = mirror.build_layer(tmp_path / "layer", image | {"roots": [str(odd)]})
+    interpreter = view.build_layer(tmp_path / "layer", Fitting.mirror(dataclasses.replace(base, roots=(str(odd),))))
     assert ask(interpreter, "import json, odd; print(json.dumps(odd.here))") == 1
 
 
@@ -167,18 +168,30 @@ def test_folders_with_odd_names(image: dict[str, Any], tmp_path: Path, name: str
 
 
 @pytest.fixture
-def spec(image: dict[str, Any], tmp_path: Path) -> SandboxSpec:
+def spec(base: MirrorBase, tmp_path: Path) -> SandboxSpec:
     """Give a spec with a home and a notebook's folder in it."""
     home = tmp_path / "ada"
     (home / "project" / "src").mkdir(parents=True)
-    return SandboxSpec(image, folder=str(home / "project"), home=str(home))
+    return SandboxSpec(Image(base).to_spec(), folder=str(home / "project"), home=str(home))
+
+
+def with_base(spec: SandboxSpec, **changes: object) -> SandboxSpec:
+    """Return the spec with another base of its image."""
+    return dataclasses.replace(spec, image=spec.image | {"base": spec.image["base"] | changes})
+
+
+def fitting(spec: SandboxSpec) -> Fitting:
+    """Return how a sandbox by that spec is fitted out."""
+    base = Image.from_dict(spec.image).base
+    assert isinstance(base, MirrorBase)
+    return Fitting.mirror(base)
 
 
 def seen(spec: SandboxSpec, directory: Path) -> dict[str, bool]:
     """Return what a sandbox by that spec would see, and whether it may write there, in mount order."""
-    (directory / mirror.LAYER).mkdir(exist_ok=True)
-    folder, _ = mirror.shared_folder(spec)
-    found = mirror.mounts(spec, directory, folder)
+    (directory / view.LAYER).mkdir(exist_ok=True)
+    folder, _ = view.shared_folder(spec)
+    found = view.mounts(spec, fitting(spec), directory, folder)
     assert all(source == target for source, target, _ in found)
     return {source: writable for source, _, writable in found}
 
@@ -186,8 +199,8 @@ def seen(spec: SandboxSpec, directory: Path) -> dict[str, bool]:
 def test_the_folder_and_the_layer_can_be_written_and_nothing_else(spec: SandboxSpec, tmp_path: Path) -> None:
     """The environment, its base and editable folders are shown read-only."""
     found = seen(spec, tmp_path)
-    assert {path for path, writable in found.items() if writable} == {spec.folder, str(tmp_path / mirror.LAYER)}
-    assert {spec.image["prefix"], *spec.image["roots"]} <= found.keys()
+    assert {path for path, writable in found.items() if writable} == {spec.folder, str(tmp_path / view.LAYER)}
+    assert {spec.image["base"]["prefix"], *spec.image["base"]["roots"]} <= found.keys()
 
 
 def test_parents_come_before_what_lies_below(spec: SandboxSpec, tmp_path: Path) -> None:
@@ -202,13 +215,13 @@ def test_files(spec: SandboxSpec, tmp_path: Path, files: str, expected: bool | N
     """The folder is there to write, to read, or not at all; none of them needs a line of explanation."""
     changed = dataclasses.replace(spec, files=files)
     assert seen(changed, tmp_path).get(str(spec.folder)) is expected
-    assert mirror.shared_folder(changed)[1] is None
+    assert view.shared_folder(changed)[1] is None
 
 
 def test_an_editable_folder_inside_the_notebooks_can_be_written(spec: SandboxSpec, tmp_path: Path) -> None:
     """What lies in the notebook's folder follows files=, even if modules are imported from there."""
     inside = str(Path(str(spec.folder)) / "src")
-    changed = dataclasses.replace(spec, image=spec.image | {"roots": [inside, str(spec.folder)]})
+    changed = with_base(spec, roots=[inside, str(spec.folder)])
     found = seen(changed, tmp_path)
     assert found[str(spec.folder)] is True
     assert inside not in found
@@ -218,7 +231,7 @@ def test_an_environment_inside_the_notebooks_folder_stays_read_only(spec: Sandbo
     """A virtual environment of the project's is the image, and the image is never written."""
     env = Path(str(spec.folder)) / ".venv"
     env.mkdir()
-    found = seen(dataclasses.replace(spec, image=spec.image | {"prefix": str(env)}), tmp_path)
+    found = seen(with_base(spec, prefix=str(env)), tmp_path)
     assert found[str(env)] is False
     assert list(found).index(str(spec.folder)) < list(found).index(str(env))
 
@@ -228,9 +241,9 @@ def test_the_home_is_never_shown(spec: SandboxSpec, tmp_path: Path) -> None:
     home = str(spec.home)
     (tmp_path / "link").symlink_to(home)
     for folder in (home, str(tmp_path), str(tmp_path / "link"), home + "/", home + "/project/.."):
-        changed = dataclasses.replace(spec, folder=folder, image=spec.image | {"roots": [folder]})
-        assert mirror.shared_folder(changed)[0] is None
-        assert "home directory" in str(mirror.shared_folder(changed)[1])
+        changed = dataclasses.replace(with_base(spec, roots=[folder]), folder=folder)
+        assert view.shared_folder(changed)[0] is None
+        assert "home directory" in str(view.shared_folder(changed)[1])
         assert not {home, str(tmp_path), str(tmp_path / "link"), folder} & seen(changed, tmp_path).keys()
 
 
@@ -238,7 +251,7 @@ def test_the_home_is_never_shown(spec: SandboxSpec, tmp_path: Path) -> None:
 def test_what_belongs_to_everybody_is_not_shared(spec: SandboxSpec, tmp_path: Path, folder: str) -> None:
     """A notebook that lies in such a folder is told that its files are not there."""
     changed = dataclasses.replace(spec, folder=folder)
-    shared, line = mirror.shared_folder(changed)
+    shared, line = view.shared_folder(changed)
     assert shared is None
     assert f"is {folder}, which is not shared; move the notebook" in str(line)
     assert folder not in seen(changed, tmp_path)
@@ -247,23 +260,23 @@ def test_what_belongs_to_everybody_is_not_shared(spec: SandboxSpec, tmp_path: Pa
 def test_no_folder_at_all(spec: SandboxSpec, tmp_path: Path) -> None:
     """A script or test without a folder sees its environment only."""
     changed = dataclasses.replace(spec, folder=None)
-    assert mirror.shared_folder(changed) == (None, None)
-    assert [path for path, writable in seen(changed, tmp_path).items() if writable] == [str(tmp_path / mirror.LAYER)]
+    assert view.shared_folder(changed) == (None, None)
+    assert [path for path, writable in seen(changed, tmp_path).items() if writable] == [str(tmp_path / view.LAYER)]
 
 
 def test_what_is_not_there_is_not_mounted(spec: SandboxSpec, tmp_path: Path) -> None:
     """A folder that was deleted since does not keep a sandbox from starting."""
-    changed = dataclasses.replace(spec, image=spec.image | {"roots": [str(tmp_path / "gone")]})
+    changed = with_base(spec, roots=[str(tmp_path / "gone")])
     assert str(tmp_path / "gone") not in seen(changed, tmp_path)
 
 
 def test_the_environment_inside(spec: SandboxSpec, tmp_path: Path) -> None:
     """PATH begins with the layer; what was carried comes through; nothing of this process's own does."""
     changed = dataclasses.replace(spec, environment=(("LANG", "de_DE.UTF-8"), ("TZ", "UTC"), ("PATH", "/evil")))
-    found = mirror.environment(changed, tmp_path / "env" / "bin" / "python", {"OMP_NUM_THREADS": "2"})
-    assert found["PATH"].split(":")[:2] == [str(tmp_path / "env" / "bin"), os.path.join(spec.image["prefix"], "bin")]
+    found = view.environment(changed, fitting(changed), tmp_path / "env" / "bin" / "python", {"OMP_NUM_THREADS": "2"})
+    assert found["PATH"].split(":")[:2] == [str(tmp_path / "env" / "bin"), os.path.join(spec.image["base"]["prefix"], "bin")]
     assert (found["LANG"], found["TZ"], found["OMP_NUM_THREADS"]) == ("de_DE.UTF-8", "UTC", "2")
     assert found["VIRTUAL_ENV"] == str(tmp_path / "env")
     assert found["HOME"] == spec.home
-    assert mirror.environment(dataclasses.replace(spec, home=None), tmp_path / "e" / "bin" / "p", {})["HOME"] == "/"
+    assert view.environment(dataclasses.replace(spec, home=None), fitting(spec), tmp_path / "e" / "bin" / "p", {})["HOME"] == "/"
     assert set(found) == {"PATH", "VIRTUAL_ENV", "TERM", "LANG", "TZ", "OMP_NUM_THREADS", "HOME"}

@@ -1,18 +1,19 @@
-"""The mirror image made real: the asking kernel's own environment, under its own paths, with a private layer on top.
+"""What a sandbox sees of the machine: its image under its own paths, the notebook's folder, and a private layer on top.
 
-The environment is seen read-only. Above it lies a small virtual environment of the sandbox's own, whose packages come
-first: what `%pip install` brings goes there, and lasts as long as the sandbox. pip leaves packages outside its own
-environment alone, so nothing of the mirrored one is ever touched.
+The image is seen read-only. Above it lies a small virtual environment of the sandbox's own, whose packages come first: what
+`%pip install` brings goes there, and lasts as long as the sandbox. pip leaves packages outside its own environment alone, so
+nothing of the image is ever touched.
 """
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
 
 from remora.errors import PlaceError
 from remora.resources import SandboxSpec
+
+from .images.fitting import Fitting
 
 LAYER = "env"
 _SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/etc", "/opt", "/sys")
@@ -21,31 +22,29 @@ _EVERYBODYS = ("/", "/tmp", "/var/tmp", "/home")
 """Folders that hold what is not this user's, or have a private stand-in inside."""
 
 
-def build_layer(directory: Path, image: dict[str, Any]) -> Path:
+def build_layer(directory: Path, fitting: Fitting) -> Path:
     """Make the private virtual environment below `directory` and return its interpreter's path."""
     layer = directory / LAYER
-    base = Path(os.path.realpath(image["executable"]))
+    base = Path(os.path.realpath(fitting.executable))
     if not base.is_file():
         raise PlaceError(f"the kernel's Python {base} is not there any more; restart the kernel", reason="image-failed")
-    packages = layer / "lib" / f"python{image['version']}" / "site-packages"
+    packages = layer / "lib" / f"python{fitting.version}" / "site-packages"
     packages.mkdir(parents=True)
     (layer / "bin").mkdir()
-    for name in ("python", "python3", f"python{image['version']}"):
+    for name in ("python", "python3", f"python{fitting.version}"):
         (layer / "bin" / name).symlink_to(base)
     (layer / "pyvenv.cfg").write_text(
-        f"home = {base.parent}\ninclude-system-site-packages = false\nversion = {image['version']}\n"
+        f"home = {base.parent}\ninclude-system-site-packages = false\nversion = {fitting.version}\n"
     )
-    folders = [*image["site_packages"], *image["roots"]]
-    (packages / "_mirror.pth").write_text(f"import site; list(map(site.addsitedir, {folders!r}))\n")
+    (packages / "_image.pth").write_text(f"import site; list(map(site.addsitedir, {list(fitting.folders)!r}))\n")
     return layer / "bin" / "python"
 
 
-def mounts(spec: SandboxSpec, directory: Path, folder: str | None) -> tuple[tuple[str, str, bool], ...]:
+def mounts(spec: SandboxSpec, fitting: Fitting, directory: Path, folder: str | None) -> tuple[tuple[str, str, bool], ...]:
     """Return what a sandbox sees beside the system, as (source, target, writable), parents before what lies below them."""
-    image = spec.image
-    roots = [root for root in image["roots"] if folder is None or not Path(root).is_relative_to(folder)]
-    wanted = dict.fromkeys((image["prefix"], image["base_prefix"], *image["site_packages"], *roots), False)
-    wanted[str(Path(image["guest"]).parents[2])] = False
+    roots = [root for root in fitting.roots if folder is None or not Path(root).is_relative_to(folder)]
+    wanted = dict.fromkeys((*fitting.shown, *roots), False)
+    wanted[str(Path(spec.image["guest"]).parents[2])] = False
     wanted[str(directory / LAYER)] = True
     if folder is not None:
         wanted.setdefault(folder, spec.files == "rw")
@@ -66,12 +65,12 @@ def _holds_home(spec: SandboxSpec, path: str) -> bool:
     return Path(os.path.realpath(spec.home or "/")).is_relative_to(os.path.realpath(path))
 
 
-def environment(spec: SandboxSpec, interpreter: Path, threads: dict[str, str]) -> dict[str, str]:
+def environment(spec: SandboxSpec, fitting: Fitting, interpreter: Path, threads: dict[str, str]) -> dict[str, str]:
     """Return the environment of everything that runs in the sandbox."""
     layer = interpreter.parent.parent
-    path = [str(layer / "bin"), os.path.join(spec.image["prefix"], "bin"), "/usr/local/bin", "/usr/bin", "/bin"]
+    path = [str(layer / "bin"), *fitting.programs, "/usr/local/bin", "/usr/bin", "/bin"]
     own = {"PATH": ":".join(dict.fromkeys(path)), "VIRTUAL_ENV": str(layer), "TERM": "xterm-256color"}
-    return {"LANG": "C.UTF-8"} | dict(spec.environment) | threads | own | {"HOME": spec.home or "/"}
+    return {"LANG": "C.UTF-8"} | dict(fitting.environment) | dict(spec.environment) | threads | own | {"HOME": spec.home or "/"}
 
 
 def shared_folder(spec: SandboxSpec) -> tuple[str | None, str | None]:

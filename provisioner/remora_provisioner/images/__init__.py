@@ -1,0 +1,1 @@
+"""The image store of one machine, and what builds into it."""

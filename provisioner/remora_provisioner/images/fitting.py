@@ -1,0 +1,65 @@
+"""How a sandbox is fitted out with an image: its interpreter, where packages and programs are found, what is shown for them.
+
+Law: plain values; what has to be built was built before. The folder of all farms is shown as a whole, so that a sandbox that
+lives sees what is added to its image.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from remora.images.steps import MirrorBase
+
+
+@dataclass(frozen=True)
+class Fitting:
+    """What a sandbox needs to know of its image; paths are those of the machine, which it has inside too."""
+
+    executable: str
+    version: str
+    """Major and minor."""
+    folders: tuple[str, ...]
+    """Where packages are found, the first one first."""
+    programs: tuple[str, ...] = ()
+    shown: tuple[str, ...] = ()
+    """Folders to show read-only, wherever they lie."""
+    roots: tuple[str, ...] = ()
+    """Further ones, unless they lie in the notebook's folder."""
+    environment: tuple[tuple[str, str], ...] = ()
+
+    @classmethod
+    def mirror(cls, base: MirrorBase) -> Fitting:
+        """Fit out with the asking kernel's own environment."""
+        return cls(
+            executable=base.executable,
+            version=base.version,
+            folders=(*base.site_packages, *base.roots),
+            programs=(os.path.join(base.prefix, "bin"),),
+            shown=(base.prefix, base.base_prefix, *base.site_packages),
+            roots=base.roots,
+        )
+
+    @classmethod
+    def python(cls, executable: str, version: str) -> Fitting:
+        """Fit out with a bare Python: its standard library, no packages."""
+        real = Path(os.path.realpath(executable))
+        return cls(executable, version, (), (str(real.parent),), (str(real.parents[1]),))
+
+    def above(self, farms: Sequence[Path], site: str, environment: tuple[tuple[str, str], ...] = ()) -> Fitting:
+        """Return the fitting with trees on top, the last one first; `site` is where packages lie in a tree."""
+        tops = [*farms][::-1]
+        return replace(
+            self,
+            folders=(*(str(top / site) for top in tops), *self.folders),
+            programs=(*(str(top / "bin") for top in tops), *self.programs),
+            shown=(*self.shown, *{str(top.parent) for top in tops}),
+            environment=(*self.environment, *environment),
+        )
+
+    def behind(self, farms: Sequence[Path], site: str) -> Fitting:
+        """Return the fitting with trees behind everything else, where they clash with nothing."""
+        folders = (*self.folders, *(str(farm / site) for farm in farms))
+        return replace(self, folders=folders, shown=(*self.shown, *{str(farm.parent) for farm in farms}))
