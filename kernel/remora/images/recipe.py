@@ -223,14 +223,14 @@ def _key(below: str, part: s.Part) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _words(given: Iterable[Words]) -> tuple[str, ...]:
+def _words(given: Iterable[object]) -> tuple[str, ...]:
     """Return words given one by one or in lists, as Modal takes them."""
     found: list[str] = []
     for item in given:
-        found += [item] if isinstance(item, str) else list(item)
-    for word in found:
-        if not isinstance(word, str) or not word.strip() or "\0" in word:
-            raise OptionError(f"{word!r} is no text; an image's steps are written as texts or lists of them")
+        for word in item if isinstance(item, (list, tuple)) else [item]:
+            if not isinstance(word, str) or not word.strip() or "\0" in word:
+                raise OptionError(f"{word!r} is no text; an image's steps are written as texts or lists of them")
+            found.append(word)
     return tuple(found)
 
 
