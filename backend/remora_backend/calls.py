@@ -26,7 +26,7 @@ from remora.streams import Peer
 from remora.wire import CancelRun, Fields, FollowRun, Record, RunId, SandboxId, StartRun, SubmitCall
 from remora_provisioner import recovery
 from remora_provisioner.runlog import Follower
-from remora_provisioner.runs import LOG_NAME
+from remora_provisioner.runs import LOG_NAME, run_folder
 
 from . import scheduler as plan
 from .placement import require
@@ -55,12 +55,15 @@ class CallDesk:
 
     # -- taking calls
 
-    async def submit(self, request: SubmitCall) -> None:
-        """Queue a call; it is durable when this returns. Raises Unavailable, or StateError when it cannot be written down."""
+    async def submit(self, request: SubmitCall, inside: SandboxId | None = None) -> None:
+        """Queue a call, asked for by code in the sandbox `inside`, if any; it is durable when this returns.
+
+        Raises Unavailable, or StateError when it cannot be written down.
+        """
         key, run = self._pool_of(request.spec), RunId(request.run)
         require(self._specs[key])
         start = StartRun(run, "call", request.name, request.body, buffers=request.buffers)
-        folder, pieces = self._runs / run, frames.encode(start)
+        folder, pieces = run_folder(self._runs, run), frames.encode(start)
         try:
             folder.mkdir(mode=0o700, parents=True)
             (folder / _INPUT).write_bytes(b"".join(pieces))
@@ -71,7 +74,7 @@ class CallDesk:
                 f"the call cannot be written to {folder} ({error.strerror}); free space or set REMORA_STATE_DIR"
             ) from error
         facts = {"name": request.name, "form": "call", "queued": time.time(), "spec": request.spec}
-        facts |= {"within": request.body.get("within")}
+        facts |= {"within": request.body.get("within"), "inside": inside}
         self._fleet.run_changed(None, run, RunState.QUEUED.value, facts)
         if sum(map(len, pieces)) <= _SMALL:
             self._inputs[run] = start
@@ -205,7 +208,7 @@ class CallDesk:
     async def follow(self, peer: Peer, request: FollowRun) -> None:
         """Send a call's records, or those of any run that has ended, until the last one."""
         run = RunId(request.run)
-        path = self._runs / run / LOG_NAME
+        path = run_folder(self._runs, run) / LOG_NAME
         follower = Follower(peer, path, request.after, lambda: run not in self._fleet.runs or not request.wait)
         self._followers.setdefault(run, set()).add(follower)
         try:

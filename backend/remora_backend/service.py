@@ -23,9 +23,12 @@ from remora.wire import (
     FindSandbox,
     FollowRun,
     Hello,
+    Inside,
     LeaveKernel,
     ListAll,
+    Message,
     OpenSession,
+    SandboxId,
     Stage,
     StopSandboxes,
     SubmitCall,
@@ -34,6 +37,7 @@ from remora_provisioner.agent import Agent
 
 from .calls import CallDesk
 from .fleet import Fleet, new_sandbox
+from .inside import Insider
 from .store import Store
 
 
@@ -50,6 +54,7 @@ class Service:
         self._fleet.connect(Agent(directory, (str(self.socket),), self._fleet), self._desk)
         self._fleet.changed = self._note_activity
         self._peers: set[Peer] = set()
+        self._insiders: dict[Peer, Insider] = {}
         self._idle: asyncio.TimerHandle | None = None
         self.over = asyncio.Event()
         self.handlers: streams.Handlers = {
@@ -82,13 +87,20 @@ class Service:
         self._store.close()
 
     def _accept(self) -> Peer:
-        peer = Peer(lambda p, message: p.handle(self.handlers, message), self._left)
+        peer = Peer(self._receive, self._left)
         self._peers.add(peer)
         self._note_activity()
         return peer
 
+    def _receive(self, peer: Peer, message: Message) -> None:
+        if isinstance(message, Inside):
+            self._insiders.setdefault(peer, Insider(self._fleet, message.sandbox))  # the first word is the supervisor's
+        else:
+            peer.handle(self.handlers, message)
+
     def _left(self, peer: Peer) -> None:
         self._peers.discard(peer)
+        self._insiders.pop(peer, None)
         self._note_activity()
 
     def _note_activity(self) -> None:
@@ -112,38 +124,63 @@ class Service:
         spec = SandboxSpec.from_dict(request.spec)
         began = time.monotonic()
         stage("sandbox", 0.0)
+        kernel, insider = request.kernel, self._insiders.get(peer)
+        if insider is not None:
+            await insider.require(spec)
+            kernel = insider.kernel(kernel)
+            for sandbox in filter(None, (request.instead_of, request.sandbox)):
+                insider.require_sandbox(self._fleet.find_sandbox(sandbox))
         if request.instead_of is not None:
             await self._fleet.agent.stop(request.instead_of, EndReason.CRASHED)
-        facts = await self._fleet.open_session(request.kernel, request.session, spec, request.sandbox)
+        facts = await self._fleet.open_session(kernel, request.session, spec, request.sandbox)
         stage("opened", time.monotonic() - began)
         return facts
 
-    async def _leave_kernel(self, _: Peer, request: LeaveKernel) -> None:
-        self._fleet.leave_kernel(request.kernel)
+    async def _leave_kernel(self, peer: Peer, request: LeaveKernel) -> None:
+        insider = self._insiders.get(peer)
+        self._fleet.leave_kernel(insider.kernel(request.kernel) if insider else request.kernel)
 
-    async def _submit_call(self, _: Peer, request: SubmitCall) -> None:
-        await self._desk.submit(request)
+    async def _submit_call(self, peer: Peer, request: SubmitCall) -> None:
+        insider = self._insiders.get(peer)
+        if insider is not None:
+            await insider.require(SandboxSpec.from_dict(request.spec))
+        await self._desk.submit(request, insider.sandbox if insider else None)
 
-    async def _list_all(self, _: Peer, request: ListAll) -> Fields:
-        return self._fleet.list_all(request.limit)
+    async def _list_all(self, peer: Peer, request: ListAll) -> Fields:
+        listed, insider = self._fleet.list_all(request.limit), self._insiders.get(peer)
+        if insider is None:
+            return listed
+        return {"sandboxes": [*filter(insider.owns, listed["sandboxes"])], "runs": [*filter(insider.started, listed["runs"])]}
 
-    async def _find_sandbox(self, _: Peer, request: FindSandbox) -> Fields:
-        return self._fleet.find_sandbox(request.sandbox)
+    async def _find_sandbox(self, peer: Peer, request: FindSandbox) -> Fields:
+        facts, insider = self._fleet.find_sandbox(request.sandbox), self._insiders.get(peer)
+        return insider.require_sandbox(facts) if insider else facts
 
-    async def _find_run(self, _: Peer, request: FindRun) -> Fields:
+    async def _find_run(self, peer: Peer, request: FindRun) -> Fields:
         try:
-            return self._fleet.find_run(request.run)
+            facts = self._fleet.find_run(request.run)
         except Refused:
             await self._fleet.agent.catch_up()
-            return self._fleet.find_run(request.run)
+            facts = self._fleet.find_run(request.run)
+        insider = self._insiders.get(peer)
+        return insider.require_run(facts) if insider else facts
 
     async def _follow_run(self, peer: Peer, request: FollowRun) -> None:
+        if peer in self._insiders:
+            self._insiders[peer].require_run(self._fleet.find_run(request.run))
         await self._desk.follow(peer, request)
 
-    async def _cancel_run(self, _: Peer, request: CancelRun) -> None:
+    async def _cancel_run(self, peer: Peer, request: CancelRun) -> None:
+        if peer in self._insiders:
+            self._insiders[peer].require_run(self._fleet.find_run(request.run))
         await self._desk.cancel(request)
 
     async def _stop_sandboxes(self, peer: Peer, request: StopSandboxes) -> Fields:
+        if peer in self._insiders:
+            if request.everything:
+                raise Refused("code in a sandbox may end the sandboxes that it opened, by name, and no others")
+            for sandbox in request.sandboxes:
+                self._insiders[peer].require_sandbox(self._fleet.find_sandbox(SandboxId(sandbox)))
         stopped = await self._fleet.stop(request.sandboxes, request.everything)
         if request.everything:
             asyncio.get_running_loop().call_soon(self.over.set)

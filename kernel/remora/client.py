@@ -117,8 +117,8 @@ class Client:
                 await self._peer.request(message)
                 return
             visit = await streams.connect(launch.backend_socket(), "visitor", lambda *_: None)
-            await visit.request(message)
-            visit.close()
+            with contextlib.closing(visit):
+                await visit.request(message)
 
     def _receive(self, _: Peer, message: Message) -> None:
         if isinstance(message, Stage) and message.ask in self._stages:
@@ -144,8 +144,8 @@ class Client:
         message = CancelRun(RunId(facts["id"]), hard)
         if facts.get("endpoint") and facts.get("form") != "call":
             peer = await streams.connect(Path(facts["endpoint"]["socket"]), "visitor", lambda *_: None)
-            await peer.request(message)
-            peer.close()
+            with contextlib.closing(peer):
+                await peer.request(message)
         else:
             await self.request(message)
 
@@ -169,8 +169,10 @@ class Client:
         follow = Follow(run, sink)
         with self._listening(follow):
             via = await self._reach((await self.request(FindRun(run))).result, follow)
-            await via.request(FollowRun(run, wait=False))
-            self._leave(via)
+            try:
+                await via.request(FollowRun(run, wait=False))
+            finally:
+                self._leave(via)
 
     async def see_through(self, follow: Follow, via: Peer | None = None) -> None:
         """Go on with a follow wherever the run's log is, until its end; `via` is tried first."""

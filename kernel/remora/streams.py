@@ -11,6 +11,7 @@ from __future__ import annotations
 import array
 import asyncio
 import contextlib
+import errno
 import functools
 import itertools
 import json
@@ -236,10 +237,18 @@ def dial(path: Path) -> socket.socket:
     try:
         with short_path(path) as short:
             sock.connect(short)
+        if _other_end(sock) not in (os.getuid(), 0):
+            raise PermissionError(errno.EPERM, "somebody else listens there", str(path))
     except BaseException:
         sock.close()
         raise
     return sock
+
+
+def _other_end(sock: socket.socket) -> int:
+    """Return the user id of the process at the other end, as the kernel knows it."""
+    _, user, _ = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
+    return int(user)
 
 
 def _dial_uplink(descriptor: int, path: Path) -> socket.socket:
@@ -293,9 +302,7 @@ class _Guarded(asyncio.Protocol):
         self._accept = accept
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        sock = transport.get_extra_info("socket")
-        _, user, _ = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
-        if user not in (os.getuid(), 0):
+        if _other_end(transport.get_extra_info("socket")) not in (os.getuid(), 0):
             transport.abort()  # type: ignore[attr-defined]  # typeshed gives BaseTransport no abort
             return
         peer = self._accept()

@@ -56,6 +56,13 @@ class Hello(Request):
     role: str
 
 
+@dataclass(frozen=True)
+class Inside(Message):
+    """First of all on a connection that a supervisor opens for code inside its sandbox: who it is that asks."""
+
+    sandbox: SandboxId
+
+
 # ---- kernel, command line → backend -----------------------------------------------------------------------------------------
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Protocol
 
 from remora import streams
-from remora.errors import PlaceError, RemoraError, StateError
+from remora.errors import PlaceError, Refused, RemoraError, StateError
 from remora.resources import SandboxSpec
 from remora.settings import JAIL
 from remora.states import EndReason, SandboxState
@@ -35,6 +35,8 @@ from .sandbox import FIRST_HOST_ID, Jail
 
 _LOG = logging.getLogger(__name__)
 _HOST_IDS = 0x0F000000
+_PATIENCE = 0.5
+"""Seconds that supervisors have to say what is new."""
 _SAID = 2000
 """Characters of a dead supervisor's last words."""
 
@@ -50,6 +52,11 @@ class Listener(Protocol):
 
     def recorded(self, record: Record) -> None:
         """Take one more entry in the log of a run that the agent follows."""
+
+
+def _stronger(one: str | None, other: str | None) -> str | None:
+    """Return the stronger of two demands for isolation; None demands nothing."""
+    return max((name for name in (one, other) if name), key=lambda name: jails.named(name).strength, default=None)
 
 
 class Agent:
@@ -109,7 +116,7 @@ class Agent:
     def _order(
         self, sandbox: SandboxId, directory: Path, spec: SandboxSpec, fitting: Fitting, facts: Fields
     ) -> tuple[Order, list[str]]:
-        jail, lines = self._choose(spec.jail or JAIL.text or None)
+        jail, lines = self._choose(_stronger(spec.jail, JAIL.text or None))
         folder, why_not = view.shared_folder(spec)
         interpreter = view.build_layer(directory, fitting)
         home = spec.home or "/"
@@ -130,6 +137,16 @@ class Agent:
             facts=facts | {"jail": jail.name},
         )
         return order, [*lines, *([why_not] if why_not else [])]
+
+    async def require_within(self, sandbox: SandboxId, spec: SandboxSpec) -> None:
+        """Raise Refused if a sandbox by this spec would see more of the machine than the one in which it is asked for."""
+        order = Order.load(self._sandboxes / sandbox)
+        fitting = await self._images.fit(spec.image)
+        folder, _ = view.shared_folder(spec)
+        wanted = view.mounts(spec, fitting, self._sandboxes / sandbox / "none", folder)
+        more = view.exceeds(wanted, order.mounts) or (spec.home if (spec.home or "/") != order.home else None)
+        if more is not None:
+            raise Refused(f"{more} is not all there in this sandbox, so it cannot be given to another one from in here")
 
     def _choose(self, demand: str | None) -> tuple[Jail, list[str]]:
         """Try the jails once; what a machine allows does not change while the agent lives."""
@@ -242,9 +259,12 @@ class Agent:
 
     async def catch_up(self) -> None:
         """Hear at once what supervisors would tell in a moment: who asks for a run that has just begun should find it."""
-        for peer in [*self._peers.values()]:
-            with contextlib.suppress(RemoraError):  # it may be ending
-                await peer.request(Watch())
+        asked = [asyncio.ensure_future(peer.request(Watch())) for peer in self._peers.values()]
+        if asked:
+            _, late = await asyncio.wait(asked, timeout=_PATIENCE)  # one that is ending, or stuck, has nothing to say
+            for one in late:
+                one.cancel()
+            await asyncio.gather(*asked, return_exceptions=True)
 
     # -- after having been away
 

@@ -23,12 +23,13 @@ ENDED_STATE = RunState.ENDED.value
 
 
 def unfinished_runs(runs: Path, directory: Path) -> list[RunId]:
-    """Return the runs of a dead sandbox whose logs have no end, or that it took and never began to log."""
+    """Return the runs of a dead sandbox whose logs have no end, or that it had just taken and not begun to log."""
     try:
         names = (directory / RUNS).read_text().splitlines()
     except OSError:
         return []
-    return [RunId(name) for name in names if last_state(runs, RunId(name))[0] in {None, *UNFINISHED}]
+    last = set(names[-1:])  # of older ones without a log, the log was dropped in its time
+    return [RunId(n) for n in names if (state := last_state(runs, RunId(n))[0]) in UNFINISHED or (state is None and n in last)]
 
 
 def last_state(runs: Path, run: RunId) -> tuple[str | None, Fields]:
@@ -45,6 +46,9 @@ def last_state(runs: Path, run: RunId) -> tuple[str | None, Fields]:
 def finish(runs: Path, run: RunId, error: RemoraError) -> Fields:
     """Append the end of a run whose supervisor is gone; return its facts."""
     facts = {"reason": error.reason, "ended": time.time()}
+    state, known = last_state(runs, run)
+    if state is not None and state not in UNFINISHED:
+        return known  # it had come to its end, and nobody had heard of it
     try:
         log = runlog.RunLog(runs / run / LOG_NAME)
     except StateError:

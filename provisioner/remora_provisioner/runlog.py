@@ -20,7 +20,6 @@ from remora.streams import Peer
 from remora.wire import Buffer, Record
 
 _CHUNK = 1 << 20
-_VECTOR = 1000
 
 
 class RunLog:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
@@ -60,7 +60,6 @@ class SandboxPlan:
     """Most processes and threads, for a jail that can count its own without control groups; others pass it over."""
     shared_memory: int = 0
     """Bytes of /dev/shm where the jail gives a private one; 0 means half of the machine's memory."""
-    facts: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuse a plan that a jail could misread."""

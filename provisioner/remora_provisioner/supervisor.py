@@ -99,7 +99,7 @@ class Supervisor:
         code, trouble = None, ""
         try:
             guest, uplink_socket = self._vessel.open()
-            uplink = Uplink(uplink_socket, self._order.doors)
+            uplink = Uplink(uplink_socket, self._order.doors, self._order.sandbox)
             self._guest = await streams.adopt(guest, self._from_guest, self._guest_left)
             self.facts |= self._vessel.facts
             code = await self._vessel.wait(lambda: self.end(EndReason.OUT_OF_MEMORY))
@@ -129,6 +129,7 @@ class Supervisor:
             if run is not None:
                 run.end(run.cut or EndReason(error.reason), error)
         self._active, self._queue = None, []
+        self._news.flush()
         self._vessel.close()
         for run in self._runs.values():
             run.close()
@@ -158,10 +159,10 @@ class Supervisor:
         return {"state": run.state.value}
 
     def _take(self, request: StartRun) -> SupervisedRun:
-        log = self._spare.take(run_folder(Path(self._order.runs), request.run))
+        folder = run_folder(Path(self._order.runs), request.run)
         with contextlib.suppress(OSError), (Path(self._order.directory) / RUNS).open("a") as taken:
             taken.write(f"{request.run}\n")  # a full disk: the run is known all the same for as long as this process lives
-        run = self._runs[request.run] = SupervisedRun(request, log, self._run_changed)
+        run = self._runs[request.run] = SupervisedRun(request, self._spare.take(folder), self._run_changed)
         return run
 
     def _next(self) -> None:

@@ -3,7 +3,8 @@
 It sends one end of a socket pair through an inherited descriptor, and the supervisor joins that end to the backend or to another
 sandbox's supervisor.
 
-Law: only the doors named in the order are opened; bytes pass through unread.
+Law: only the doors named in the order are opened, and other sandboxes only if they were opened from in here; whoever is behind
+a door is told first who asks. Bytes pass through unread.
 """
 
 from __future__ import annotations
@@ -16,7 +17,10 @@ import os
 import socket
 from pathlib import Path
 
-from remora import streams
+from remora import frames, streams
+from remora.wire import Inside, SandboxId
+
+from .order import SOCKET, Order
 
 _ROOM = 1 << 16
 
@@ -24,9 +28,9 @@ _ROOM = 1 << 16
 class Uplink:
     """Answers one sandbox's requests for connections."""
 
-    def __init__(self, sock: socket.socket, doors: tuple[str, ...]) -> None:
-        """Serve `sock`; a door is a socket's path, or a folder below which any file named "socket" may be reached."""
-        self._socket, self._doors = sock, doors
+    def __init__(self, sock: socket.socket, doors: tuple[str, ...], sandbox: str) -> None:
+        """Serve `sock` for this sandbox; a door is a socket's path, or the folder of all sandboxes."""
+        self._socket, self._doors, self._sandbox = sock, doors, SandboxId(sandbox)
         self._joins: set[asyncio.Task[None]] = set()
         sock.setblocking(False)
         asyncio.get_running_loop().add_reader(sock, self._requested)
@@ -66,25 +70,30 @@ class Uplink:
         self._answer(data, theirs)
 
     def _answer(self, data: bytes, theirs: socket.socket) -> None:
+        unjoined = contextlib.ExitStack()  # a task may be cancelled before it begins, and then closes nothing
+        unjoined.enter_context(theirs)
         try:
             target = Path(os.path.normpath(json.loads(data)["to"]))
             if not any(self._opens(door, target) for door in self._doors):
                 raise PermissionError(target)
-            ours = streams.dial(target)
+            ours = unjoined.enter_context(streams.dial(target))
+            ours.sendall(b"".join(frames.encode(Inside(self._sandbox))))
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
-            theirs.close()  # whoever asked sees a connection that is closed at once
+            unjoined.close()  # whoever asked sees a connection that is closed at once
             return
-        unjoined = contextlib.ExitStack()  # a task may be cancelled before it begins, and then closes nothing
-        unjoined.enter_context(theirs)
-        unjoined.enter_context(ours)
         task = asyncio.get_running_loop().create_task(_join(theirs, ours, unjoined))
         self._joins.add(task)
         task.add_done_callback(self._joins.discard)
         task.add_done_callback(lambda _: unjoined.close())
 
-    @staticmethod
-    def _opens(door: str, target: Path) -> bool:
-        return str(target) == door or (target.name == "socket" and str(target.parent.parent) == door)
+    def _opens(self, door: str, target: Path) -> bool:
+        if str(target) == door:
+            return True
+        return target.name == SOCKET and str(target.parent.parent) == door and self._is_ours(target.parent)
+
+    def _is_ours(self, directory: Path) -> bool:
+        """Say whether that sandbox was opened from in here: its kernel is named below this sandbox."""
+        return str(Order.load(directory).facts.get("kernel", "")).startswith(f"{self._sandbox}/")
 
 
 async def _join(one: socket.socket, other: socket.socket, unjoined: contextlib.ExitStack) -> None:

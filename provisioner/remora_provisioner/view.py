@@ -8,6 +8,7 @@ nothing of the image is ever touched.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from remora.errors import PlaceError
@@ -53,7 +54,30 @@ def mounts(spec: SandboxSpec, fitting: Fitting, directory: Path, folder: str | N
         for path, writable in wanted.items()
         if os.path.isdir(path) and not _in_system(path) and path not in _EVERYBODYS and not _holds_home(spec, path)
     }
-    return tuple((path, path, writable) for path, writable in sorted(seen.items(), key=lambda item: item[0].count("/")))
+    ordered = sorted(seen.items(), key=lambda item: item[0].count("/"))
+    return tuple((path, path, writable) for path, writable in ordered if not _shown_already(path, writable, seen))
+
+
+def _shown_already(path: str, writable: bool, seen: dict[str, bool]) -> bool:
+    """Say whether the nearest folder above that is shown shows this one, too, in the same way."""
+    above = next((str(p) for p in Path(path).parents if str(p) in seen), None)
+    return above is not None and seen[above] == writable
+
+
+def exceeds(wanted: Iterable[tuple[str, str, bool]], own: Iterable[tuple[str, str, bool]]) -> str | None:
+    """Return what a sandbox would see that another one, whose own mounts are given, does not; None if there is nothing.
+
+    Below a folder that it may write, code could put a link to anywhere in the place of what was looked at; so such a folder
+    may be handed on whole, or not at all.
+    """
+    mine = [(os.path.realpath(source), writable) for source, _, writable in own]
+    for source, _, writable in wanted:
+        real = os.path.realpath(source)
+        whole = any(real == one and (may_write or not writable) for one, may_write in mine)
+        part = not writable and any(not may_write and Path(real).is_relative_to(one) for one, may_write in mine)
+        if not whole and not part:
+            return source
+    return None
 
 
 def _in_system(path: str) -> bool:

@@ -14,19 +14,21 @@ from typing import Any
 
 import pytest
 from loops import in_loop
-from remora import settings, streams
+from provisioner.sandboxes import an_order
+from remora import frames, settings, streams
 from remora.streams import Peer
-from remora.wire import AskGuest, Hello
+from remora.wire import AskGuest, Hello, Inside, SandboxId
 from remora_provisioner.uplink import Uplink
 
 MIB = 1 << 20
+WHO = b"".join(frames.encode(Inside(SandboxId("s0"))))
 
 
 @contextlib.asynccontextmanager
 async def uplinked(*doors: str) -> AsyncIterator[socket.socket]:
     """Give the end that a sandbox holds of an uplink to those doors."""
     inside, outside = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
-    uplink = Uplink(outside, doors)
+    uplink = Uplink(outside, doors, "s0")
     try:
         yield inside
     finally:
@@ -63,9 +65,11 @@ def ask(inside: socket.socket, target: Any) -> socket.socket:
 
 
 async def taken(listener: socket.socket) -> socket.socket:
-    """Return the connection that arrives."""
+    """Return the connection that arrives, behind the word that says who asks."""
     sock, _ = await asyncio.get_running_loop().sock_accept(listener)
     sock.setblocking(False)
+    said = await asyncio.get_running_loop().sock_recv(sock, len(WHO))
+    assert said == WHO
     return sock
 
 
@@ -105,15 +109,22 @@ async def test_bytes_go_both_ways_unread(tmp_path: Path) -> None:
 
 @in_loop
 async def test_a_folder_of_sandboxes_is_a_door(tmp_path: Path) -> None:
-    """Any sandbox's socket below the folder can be reached, and nothing else there."""
+    """The socket of a sandbox that was opened from in here can be reached, and nothing else in the folder."""
     folder = tmp_path / "sandboxes"
-    with listening(folder / "s1" / "socket") as door, listening(folder / "s1" / "other"), listening(folder / "socket"):
+    an_order(tmp_path, sandbox="s1", facts={"kernel": "s0/1-abc"})
+    an_order(tmp_path, sandbox="strange", facts={"kernel": "s01/1-abc"})
+    with (
+        listening(folder / "s1" / "socket") as door,
+        listening(folder / "s1" / "other"),
+        listening(folder / "socket"),
+        listening(folder / "strange" / "socket"),
+    ):
         async with uplinked(str(folder)) as inside:
             mine = ask(inside, folder / "s1" / "socket")
             (await taken(door)).close()
             assert await heard(mine) == b""
             mine.close()
-            for target in ("s1/other", "socket", "s1/deep/socket", "s1"):
+            for target in ("s1/other", "socket", "s1/deep/socket", "s1", "strange/socket"):
                 mine = ask(inside, folder / target)
                 assert await heard(mine) == b""
                 mine.close()
@@ -347,7 +358,7 @@ async def test_closing_cuts_every_connection(tmp_path: Path) -> None:
 async def test_a_sandbox_that_has_gone(tmp_path: Path) -> None:
     """An uplink whose inner end is closed does not spin or fail."""
     inside, outside = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
-    uplink = Uplink(outside, (str(tmp_path / "backend"),))
+    uplink = Uplink(outside, (str(tmp_path / "backend"),), "s0")
     inside.send(b"")
     inside.close()
     for _ in range(5):

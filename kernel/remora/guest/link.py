@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from .. import frames
 from ..errors import ProtocolError
-from ..wire import Buffer, Message
+from ..wire import Message
 
 _PIECES = 512  # below IOV_MAX, which is 1024 everywhere
 _PROTOCOL_BROKEN = 70
@@ -69,8 +69,3 @@ def _rest(pieces: list[memoryview], sent: int) -> list[memoryview]:
     if sent:
         rest[0] = rest[0][sent:]
     return rest
-
-
-def sizes(buffers: tuple[Buffer, ...]) -> int:
-    """Return how many bytes buffers hold together."""
-    return sum(memoryview(buffer).nbytes for buffer in buffers)

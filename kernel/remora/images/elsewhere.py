@@ -44,6 +44,8 @@ def found_there(module: str, name: str = "") -> Any:
     """Return what a stand-in stands for, where it is installed; the stand-in where it is not."""
     try:
         found = importlib.import_module(module)
+        if name and not hasattr(found, name):
+            return importlib.import_module(f"{module}.{name}")
     except ImportError:
         return ModuleElsewhere(module, name)
     return getattr(found, name) if name else found

@@ -194,11 +194,14 @@ class CellRun:
                 self.relay.show(item)
         if self.result is None:
             raise RunEnded("the run ended without a result", reason="crashed")
-        delivery = variables.unload(self.result, self._session, self._cargo, self._namespace, self._fetch)
+        result, cargo = self.result, self._cargo
+        self.result = None  # late output keeps this object alive, and large variables are not to be kept with it
+        del self._cargo
+        delivery = variables.unload(result, self._session, cargo, self._namespace, self._fetch)
         variables.bind(delivery, self._session, self._namespace)
         self.progress.fetched(delivery.nbytes)
-        self._front.add_payload(self.result.content.get("payload") or [])
-        error = failure(self.result, self._namespace)
+        self._front.add_payload(result.content.get("payload") or [])
+        error = failure(result, self._namespace)
         if error is not None:
             self._explain_loss(error)
             raise error

@@ -32,7 +32,13 @@ class Listener:
         """Listen for this kernel."""
         self.kernel = kernel
         self._handles: dict[str, Handle] = {}
-        self._waiting: Fields | None = None
+        self._waits: list[Fields] = []
+        self._lock = threading.RLock()
+
+    @property
+    def _waiting(self) -> Fields | None:
+        """The request whose cell waits; the first one, where several do in subshells."""
+        return next(iter(self._waits), None)
 
     def serve(self, comm: str, handle: Handle) -> None:
         """Have what is said to this comm handled at once, on whatever thread hears it."""
@@ -44,12 +50,13 @@ class Listener:
 
     @contextmanager
     def waiting(self, parent: Fields) -> Iterator[None]:
-        """Listen while the cell of this request waits; nested cells listen for the outermost."""
-        before, self._waiting = self._waiting, self._waiting or parent
+        """Listen while the cell of this request waits."""
+        self._waits.append(parent)
         try:
             yield
         finally:
-            self._waiting = before
+            with self._lock:  # whoever says that the cell is busy has said so, or will not
+                self._waits.remove(parent)
 
     def close(self) -> None:
         """Leave the kernel as it was."""
@@ -61,12 +68,15 @@ class Listener:
             return False
         try:
             message = self._read(raw)
-        except (ValueError, LookupError, TypeError):  # malformed or badly signed: the kernel says so in its own way
+        except (ValueError, LookupError, TypeError, AttributeError):  # malformed or badly signed: the kernel says so itself
             return False
         if message is None:
             return False
-        if handle := self._handles.get(message["content"]["comm_id"]):  # it may just have been closed
-            handle(message)
+        try:
+            if handle := self._handles.get(message["content"]["comm_id"]):  # it may just have been closed
+                handle(message)
+        except Exception:  # as in any kernel, a handler that fails is logged, and whoever spoke is answered all the same
+            self.kernel.log.exception("a message to a widget could not be handled")
         self._settle(message, parent)
         return True
 
@@ -82,8 +92,10 @@ class Listener:
 
     def _settle(self, message: Fields, cell: Fields) -> None:
         """Say that the message is dealt with, for which views wait, and that the kernel is as busy as before."""
-        for state, parent in (("idle", message), ("busy", cell)):
-            self.kernel.session.send(self.kernel.iopub_socket, "status", {"execution_state": state}, parent=parent)
+        with self._lock:
+            states = [("idle", message), *([("busy", cell)] if any(one is cell for one in self._waits) else [])]
+            for state, parent in states:
+                self.kernel.session.send(self.kernel.iopub_socket, "status", {"execution_state": state}, parent=parent)
 
 
 class ChannelListener(Listener):
@@ -121,7 +133,6 @@ class PumpListener(Listener):
     def __init__(self, kernel: Any) -> None:
         """Read nothing yet: only a cell that waits, when there is a comm of ours, is worth a thread."""
         super().__init__(kernel)
-        self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._stop = -1
         self._others: deque[list[Any]] = deque()
@@ -137,13 +148,13 @@ class PumpListener(Listener):
         if threading.current_thread() is not threading.main_thread():  # which has the channel, and reads there itself
             yield
             return
-        with super().waiting(parent):
-            if self._handles:
-                self._begin()
-            try:
+        try:
+            with super().waiting(parent):
+                if self._handles:
+                    self._begin()
                 yield
-            finally:
-                self._end()
+        finally:
+            self._end()
 
     def _begin(self) -> None:
         with self._lock:  # late output of an earlier cell may bring a comm, on the client's thread
@@ -154,7 +165,6 @@ class PumpListener(Listener):
 
     def _end(self) -> None:
         with self._lock:
-            self._waiting = None
             thread, self._thread = self._thread, None
         if thread is not None:
             os.write(self._stop, b".")
@@ -168,11 +178,13 @@ class PumpListener(Listener):
         poller = zmq.Poller()
         poller.register(socket, zmq.POLLIN)
         poller.register(reading, zmq.POLLIN)
-        while reading not in dict(poller.poll()):
-            raw = socket.recv_multipart(copy=False)
-            if not self._take(raw):
-                self._others.append(raw)
-        os.close(reading)
+        try:
+            while reading not in dict(poller.poll()):
+                raw = socket.recv_multipart(copy=False)
+                if not self._take(raw):
+                    self._others.append(raw)
+        finally:
+            os.close(reading)
 
 
 def listener(kernel: Any) -> Listener:

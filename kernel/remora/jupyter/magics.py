@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import sys
 from typing import Any
 
@@ -30,7 +29,6 @@ def load_ipython_extension(shell: Any) -> None:
     _show_ready_made_syntax_errors(shell)
     shell.input_transformers_cleanup.insert(0, remote.transformer)
     shell.events.register("pre_run_cell", remote.bind_settled)
-    atexit.register(remote.leave, restart=True)
 
 
 def _register(shell: Any, remote: Remote) -> None:

@@ -302,9 +302,9 @@ class CancelButton:
 
     def _heard(self, message: dict[str, Any]) -> None:
         """Take what the button's view says, past the kernel's own way, which a running cell may block."""
-        said = message["content"].get("data", {}).get("content")
-        if self._box is not None and isinstance(said, dict) and said.get("event") == "click":
-            self._box.children[1].click()
+        box, said = self._box, message["content"].get("data", {}).get("content")
+        if box is not None and isinstance(said, dict) and said.get("event") == "click":
+            box.children[1].click()
 
     def update(self, line: str) -> None:
         """Show other HTML beside the button."""

@@ -6,6 +6,7 @@ detached.py, what `%remote …` does in actions.py.
 
 from __future__ import annotations
 
+import asyncio
 import time
 import uuid
 from typing import Any
@@ -26,6 +27,8 @@ from .sessions import Session, Sessions
 from .variables import Cargo
 
 _NAME = 60
+_PATIENCE = 1.0
+"""Seconds that whoever presses Tab waits for a sandbox."""
 
 
 class Remote:
@@ -49,7 +52,7 @@ class Remote:
         chosen = given.over(session.options).over(self.defaults)
         if chosen.both:
             self.shell.run_cell(cell, silent=True, store_history=False).raise_error()
-        comms = self.front.comms()
+        comms = None if chosen.detach else self.front.comms()
         progress = self._progress(session, cancel_widget(lambda: run.cancel(), live=comms is not None, comms=comms))
         run = CellRun(self.front, session, self.shell.user_ns, progress)
         try:
@@ -148,7 +151,11 @@ class Remote:
     def _ask(self, session: Session, op: str, args: Fields) -> Fields | None:
         if not session.alive or session.connection is None:
             return None
-        reply = session.connection.client.run(session.connection.ask(op, args)).result
+        asked = asyncio.wait_for(session.connection.ask(op, args), _PATIENCE)
+        try:
+            reply = session.connection.client.run(asked).result
+        except TimeoutError:  # a detached run keeps it busy
+            return None
         return reply if op == "complete" or reply.get("found") else None
 
     def _session_of(self, code: str) -> Session | None:

@@ -48,12 +48,3 @@ def descendants(pid: int) -> list[int]:
         found.extend(below)
         waiting.extend(below)
     return found
-
-
-def is_zombie(pid: int) -> bool:
-    """Say whether a process has ended and only waits to be reaped (or is gone)."""
-    try:
-        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as stat:
-            return stat.read().rpartition(")")[2].split()[0] in "ZX"
-    except (FileNotFoundError, ProcessLookupError):
-        return True
