@@ -17,6 +17,7 @@ from collections.abc import Iterator
 import pytest
 from journeys.commands import GATE, Commands, until
 from journeys.driving import DEADLINE, Place
+from remora_provisioner import runlog
 
 SCRIPT = """
 import os
@@ -230,6 +231,20 @@ def test_stop_all_leaves_nothing_and_starts_nothing() -> None:
         assert 'status="failed"' not in (commands.folder / "o.ipynb").read_text()
     finally:
         place.close()
+
+
+def test_a_stopped_run_has_one_end_with_its_reason(warm: Place) -> None:
+    """Stopping the sandbox under a run ends the run as stopped, in its listing and once in its log."""
+    commands = Commands(warm)
+    commands.notebook("a.ipynb", "print('one', flush=True)\nimport time\ntime.sleep(600)")
+    run = commands.run("run", "a.ipynb", "o.ipynb", "--detach").stdout.strip()
+    until(lambda: commands.run("logs", run).stdout == "one\n", "the first line")
+    (facts,) = (one for one in json.loads(commands.run("runs", "--json").stdout) if one["id"] == run)
+    commands.run("stop", facts["sandbox"])
+    (facts,) = (one for one in json.loads(commands.run("runs", "--json").stdout) if one["id"] == run)
+    assert (facts["state"], facts["reason"]) == ("ended", "stopped")
+    (log,) = warm.state.glob(f"backend-*/runs/{run}/log")
+    assert [record.type for record, _ in runlog.read(log)].count("result") == 1
 
 
 def test_python_dash_m_is_the_command() -> None:
