@@ -1,0 +1,47 @@
+"""What each kind of base gives its steps: an interpreter, and what counts as installed with it.
+
+Law: a kind of base is one function in BASES. A base makes no tree here; its interpreter stays where it is.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+from remora.errors import ImageFailed
+from remora.images.steps import MirrorBase, Part, PythonBase
+
+from .resolver import Resolver
+from .work import Base, Work
+
+
+def mirror(work: Work, part: Part) -> Base:
+    """Return the asking kernel's environment: all of its packages count as installed."""
+    assert isinstance(part, MirrorBase)
+    if not os.access(part.executable, os.X_OK):
+        raise work.failed(f"the kernel's Python {part.executable} is not there any more", "restart the kernel")
+    return Base(part.executable, part.version, (*part.site_packages, *part.roots))
+
+
+def python(work: Work, part: Part) -> Base:
+    """Find a bare Python of a version on this machine, or let uv install one; none of its packages count as installed."""
+    assert isinstance(part, PythonBase)
+    resolver = Resolver(work)
+    try:
+        found = _find(resolver, part.version)
+    except ImageFailed:
+        work.say(f"there is no Python {part.version} here; fetching one")
+        advice = f"install Python {part.version} on this machine, or take a version that `uv python list` shows"
+        resolver.uv("python", "install", "--no-bin", part.version, advice=advice)
+        found = _find(resolver, part.version)
+    return Base(found, ".".join(part.version.split(".")[:2]))
+
+
+BASES: dict[str, Callable[[Work, Part], Base]] = {MirrorBase.kind: mirror, PythonBase.kind: python}
+
+
+def _find(resolver: Resolver, version: str) -> str:
+    found = resolver.uv("python", "find", "--system", "--no-project", version).strip()
+    # What is found may be a script that starts a Python (pyenv), so the Python itself is asked.
+    code = "import os, sys; print(os.path.realpath(sys.executable))"
+    return resolver.work.run([found, "-I", "-c", code]).strip()

@@ -1,0 +1,152 @@
+"""uv, as a step uses it: which packages are missing, what exactly they are, and how they are unpacked.
+
+Law: uv never touches an environment that somebody uses. It sees a throw-away one that holds only the descriptions (*.dist-info)
+of what counts as installed; packages are unpacked beside it. The lock is a pylock.toml (PEP 751): versions, addresses, hashes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from remora.images.steps import Pip
+
+from ..objects import object_name
+from .work import Work
+
+NO_INDEX = "none"
+"""As an `index_url`: packages come from `find_links` alone."""
+_DESCRIBING = ("METADATA", "WHEEL", "INSTALLER", "direct_url.json", "PKG-INFO", "requires.txt", "top_level.txt")
+_DIRECT = re.compile(r"\s*([A-Za-z0-9][\w.-]*)\s*(?:\[[^\]]*\])?\s*@\s*\S")
+_ADDRESS = re.compile(r"(?:\w+\+)?\w+://\S*?(?:/([A-Za-z0-9][\w.]*)-[^/]*\.whl)?(?:[#;\s].*)?")
+
+
+def uv_binary() -> str:
+    """Return the uv that Remora brings along."""
+    import uv  # found late: only a build needs it
+
+    return uv.find_uv_bin()
+
+
+@dataclass(frozen=True)
+class Resolver:
+    """uv for one step; `options` say where packages come from."""
+
+    work: Work
+    options: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, work: Work, step: Pip) -> Resolver:
+        """Return uv with the options of a step."""
+        options = ["--no-index"] if step.index_url == NO_INDEX else ["--default-index", step.index_url] if step.index_url else []
+        options += [word for url in step.extra_index_url for word in ("--index", url)]
+        options += [word for place in step.find_links for word in ("--find-links", place)]
+        return cls(work, (*options, *(("--prerelease", "allow") if step.pre else ())))
+
+    def uv(self, *words: str, advice: str = "") -> str:
+        """Run uv and return its standard output; raises ImageFailed with its own words."""
+        cache = {"UV_CACHE_DIR": str(self.work.root / "uv-cache"), "UV_NO_PROGRESS": "1", "NO_COLOR": "1"}
+        env = cache | {"UV_PYTHON_DOWNLOADS": "never", "UV_PREVIEW_FEATURES": "pylock"}
+        return self.work.run([uv_binary(), *words], env, advice or "correct the requirements, or the index they come from")
+
+    def pip(self, *words: str) -> str:
+        """Run `uv pip` for the throw-away environment."""
+        return self.uv("pip", words[0], "--python", str(self.environment()), *words[1:])
+
+    def missing(self, wanted: Sequence[str]) -> dict[str, str]:
+        """Return what would be installed for these words of `uv pip install`: name → version."""
+        answer = json.loads(self.pip("install", "--dry-run", "--output-format", "json", *self.options, *wanted))
+        changes = answer.get("changes", [])
+        return {change["name"]: change["version"] for change in changes if change["action"] == "installed"}
+
+    def lock(self, requirements: Sequence[str]) -> str:
+        """Return the lock for what these requirements need beyond what is installed; empty if that is nothing."""
+        missing = self.missing(["--", *requirements])
+        if not missing:
+            return ""
+        direct = {name: text for text in requirements if (name := _direct_name(text))}
+        pins = [direct.get(name) or f"{name}=={version}" for name, version in sorted(missing.items())]
+        (self.work.folder / "pins.txt").write_text("\n".join(pins) + "\n")
+        target = self.work.folder / "pylock.toml"
+        self.pip(
+            "compile",
+            "--quiet",
+            "--no-deps",
+            "--no-header",
+            "--format",
+            "pylock.toml",
+            *self.options,
+            "-o",
+            str(target),
+            "pins.txt",
+        )
+        return target.read_text()
+
+    def unpack(self, lock: str, folder: Path, offline: bool) -> None:
+        """Unpack what a lock names below `folder`, laid out as a prefix."""
+        folder.mkdir()
+        file = folder.with_name(f"pylock.{folder.name}.toml")
+        file.write_text(lock)
+        words = ["--no-deps", "--link-mode", "copy", "--prefix", str(folder), *(("--offline",) if offline else ())]
+        self.pip("install", *words, *self.options, "-r", str(file))
+
+    def environment(self) -> Path:
+        """Make the throw-away environment, once, and return its interpreter."""
+        folder, base = self.work.folder / "env", self.work.base
+        python = folder / "bin" / "python"
+        if not folder.exists():
+            python.parent.mkdir(parents=True)
+            real = Path(os.path.realpath(base.python))
+            python.symlink_to(real)
+            version = f"home = {real.parent}\ninclude-system-site-packages = false\nversion = {base.version}\n"
+            (folder / "pyvenv.cfg").write_text(version)
+            _describe(self.work, folder / base.site)
+        return python
+
+
+def _direct_name(requirement: str) -> str:
+    """Return the name in a requirement that says where its package is, spelled as uv does; empty for any other."""
+    found = _DIRECT.match(requirement) or _ADDRESS.fullmatch(requirement.strip())
+    return re.sub(r"[-_.]+", "-", found[1]).lower() if found and found[1] else ""
+
+
+def _describe(work: Work, site: Path) -> None:
+    """Fill a folder with the descriptions of what counts as installed; of two with one name the upper one counts.
+
+    The folders are real, since uv passes over links to folders; the files in them are links.
+    """
+    site.mkdir(parents=True)
+    every = {_project(name): (name, files) for name, files in (*_of_sites(work.base.sites[::-1]), *_of_tree(work))}
+    for name, files in every.values():
+        (site / name).mkdir()
+        for file, source in files.items():
+            (site / name / file).symlink_to(source)
+
+
+def _of_sites(sites: Iterable[str]) -> Iterator[tuple[str, dict[str, str]]]:
+    """Yield each description in these folders: its name, and its files by name."""
+    for site in sites:
+        for entry in os.scandir(site) if os.path.isdir(site) else ():
+            if entry.name.endswith((".dist-info", ".egg-info")) and entry.is_dir():
+                files = {name: f"{entry.path}/{name}" for name in _DESCRIBING}
+                yield entry.name, {name: path for name, path in files.items() if os.path.exists(path)}
+
+
+def _of_tree(work: Work) -> Iterator[tuple[str, dict[str, str]]]:
+    """Yield each description in the tree below, whose files are objects of the store."""
+    found: dict[str, dict[str, str]] = {}
+    for file in work.below.files():
+        path = PurePosixPath(file.path)
+        if path.name in _DESCRIBING and path.parent.suffix == ".dist-info" and str(path.parents[1]) == work.base.site:
+            place = work.store.root / "objects" / object_name(file.digest, file.executable)
+            found.setdefault(path.parent.name, {})[path.name] = str(place)
+    yield from found.items()
+
+
+def _project(folder: str) -> str:
+    """Return the project that a description's folder is named after."""
+    return re.sub(r"[-_.]+", "-", folder.rpartition(".")[0].split("-")[0]).lower()

@@ -1,0 +1,373 @@
+"""Building images from wheels: made once, found by key, shared by hash, and nothing half-made when a build fails or dies."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from provisioner.images.wheels_by_hand import make_source, make_wheel
+from remora.errors import ImageFailed
+from remora.images import Image
+from remora.images.steps import PythonBase
+from remora_provisioner.images.build import resolver
+from remora_provisioner.images.build.local import ignored
+from remora_provisioner.images.build.run import Built, Progress, build
+from remora_provisioner.images.records import Records
+from remora_provisioner.images.store import Store
+
+BARE = Image(PythonBase(f"{sys.version_info[0]}.{sys.version_info[1]}"))
+HANGS = """
+import os, time
+open(os.environ["REACHED"], "w").close()
+while os.environ.get("HANG"):
+    time.sleep(0.05)
+import zipfile
+def build_wheel(folder, settings=None, metadata=None):
+    raise RuntimeError("this package cannot be built here")
+"""
+
+
+@pytest.fixture
+def wheels(tmp_path: Path) -> Path:
+    """Make a folder with two packages, the first of which needs the second and has a program."""
+    folder = tmp_path / "wheels"
+    make_wheel(folder, "Upper_One", "1.0", {"upper/__init__.py": "import lower\n"}, ["lower>=1"], "upper = upper:lower.answer")
+    make_wheel(folder, "lower", "1.1", {"lower.py": "def answer():\n    print(42)\n"})
+    make_wheel(folder, "other", "1.0", {"other.py": "NAME = 'other 1'\n"})
+    make_wheel(folder, "other", "2.0", {"other.py": "NAME = 'other 2'\n"})
+    return folder
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Return the root of images."""
+    return tmp_path / "images"
+
+
+@pytest.fixture
+def no_uv(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Put a uv in the way that fails the test when it is started."""
+    return lambda: monkeypatch.setattr(resolver, "uv_binary", lambda: pytest.fail("uv was started"))
+
+
+def pip(image: Image, wheels: Path, *requirements: str, **options: Any) -> Image:
+    """Add a step that finds packages in a folder alone."""
+    return image.pip_install(*requirements, index_url=resolver.NO_INDEX, find_links=str(wheels), **options)
+
+
+def quiet(progress: Progress) -> None:
+    """Hear nothing."""
+
+
+def python(built: Built, root: Path, code: str) -> str:
+    """Run code with an image's packages, and nothing else that is installed."""
+    sites = [str(Store(root).farm(digest) / built.site) for digest in built.trees[::-1]]
+    text = f"import sys; sys.path[:0] = {sites!r}\n{code}"
+    done = subprocess.run([built.python, "-I", "-S", "-c", text], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def left(root: Path) -> list[Path]:
+    """Return what lies in the store's workshop."""
+    return list((root / "work").iterdir())
+
+
+def test_packages_are_installed_with_what_they_need(root: Path, wheels: Path) -> None:
+    """The tree has both packages, compiled, and a program that finds its Python on the path; the store is sound."""
+    heard: list[Progress] = []
+    built = build(pip(BARE, wheels, "upper-one"), root, heard.append)
+    farm = Store(root).farm(built.merged)
+    assert python(built, root, "import upper; upper.lower.answer()") == "42"
+    assert (farm / built.site / "__pycache__" / f"lower.cpython-{built.version.replace('.', '')}.pyc").exists()
+    program = (farm / "bin" / "upper").read_text()
+    assert program.startswith("#!/usr/bin/env python3\n")
+    assert str(root) not in program
+    assert Store(root).verify() == []
+    assert {p.stage for p in heard} == {"pip"}
+    assert {(p.step, p.of) for p in heard} == {(1, 1)}
+    assert left(root) == []
+
+
+def test_record_of_a_program_says_what_it_is(root: Path, wheels: Path) -> None:
+    """After a program was freed of the build's folder, RECORD still has its digest and size."""
+    built = build(pip(BARE, wheels, "upper-one"), root, quiet)
+    farm = Store(root).farm(built.merged)
+    content = (farm / "bin" / "upper").read_bytes()
+    digest = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode()
+    record = next((farm / built.site).glob("Upper*.dist-info/RECORD")).read_text()
+    assert f"bin/upper,sha256={digest},{len(content)}" in record
+
+
+def test_the_same_image_is_found_without_uv(root: Path, wheels: Path, no_uv: Callable[[], None]) -> None:
+    """A second build starts no uv and says nothing."""
+    image = pip(BARE, wheels, "upper-one", "other<2")
+    first = build(image, root, quiet)
+    no_uv()
+    heard: list[Progress] = []
+    assert build(image, root, heard.append) == first
+    assert heard == []
+    assert Built.from_dict(json.loads(json.dumps(first.to_dict()))) == first
+
+
+def test_another_requirement_links_the_others_again(root: Path, wheels: Path) -> None:
+    """Of a changed step, only the wheel that is new is unpacked."""
+    build(pip(BARE, wheels, "upper-one", "other<2"), root, quiet)
+    heard: list[Progress] = []
+    built = build(pip(BARE, wheels, "upper-one", "other>=2"), root, heard.append)
+    assert [p.text for p in heard if "installing" in p.text] == ["installing other 2.0; 2 are here already"]
+    assert python(built, root, "import other, upper; print(other.NAME)") == "other 2"
+    assert len([r for r in Records(root).all() if r.step["kind"] == "wheel"]) == 4
+
+
+def test_wheels_that_share_a_file_keep_their_own(root: Path, wheels: Path) -> None:
+    """Two wheels with one path: each one's tree has its own content, whatever was unpacked last."""
+    make_wheel(wheels, "first", "1", {"shared.py": "N = 1\n", "first.py": ""})
+    make_wheel(wheels, "second", "1", {"shared.py": "N = 2\n", "second.py": ""})
+    built = build(pip(BARE, wheels, "first", "second"), root, quiet)
+    alone = build(pip(BARE, wheels, "first"), root, quiet)
+    assert python(built, root, "import first, shared; print(shared.N)") == "2"
+    assert python(alone, root, "import shared; print(shared.N)") == "1"
+
+
+def test_compiled_modules_of_a_wheel_are_made_anew(root: Path, wheels: Path) -> None:
+    """A wheel that brings compiled modules along, of whatever age, is taken in with ours in their place."""
+    compiled = f"__pycache__/old.cpython-{sys.version_info[0]}{sys.version_info[1]}.pyc"
+    make_wheel(wheels, "old", "1", {"old.py": "N = 1\n", compiled: "of another time"})
+    built = build(pip(BARE, wheels, "old"), root, quiet)
+    assert python(built, root, "import old; print(old.N)") == "1"
+    assert (Store(root).farm(built.merged) / built.site / compiled).read_bytes() != b"of another time"
+
+
+def test_a_step_above_does_not_install_again(root: Path, wheels: Path) -> None:
+    """What a step below has satisfies; what differs is on top."""
+    lower = pip(BARE, wheels, "upper-one", "other<2")
+    same = build(pip(lower, wheels, "lower", "other"), root, quiet)
+    assert len(same.trees) == 1
+    newer = build(pip(lower, wheels, "other==2"), root, quiet)
+    assert len(newer.trees) == 2
+    assert newer.merged not in newer.trees
+    assert python(newer, root, "import other; print(other.NAME)") == "other 2"
+    third = build(pip(pip(lower, wheels, "other==2"), wheels, "other>1"), root, quiet)
+    assert third.trees == newer.trees
+
+
+def test_variables_and_folder_make_no_tree(root: Path) -> None:
+    """`env` and `workdir` are in what was built; the last folder counts."""
+    built = build(Image.mirror().env({"A": "1"}).workdir("/a").env({"B": "2"}).workdir("/b"), root, quiet)
+    assert (built.trees, built.merged, built.env, built.workdir) == ((), "", (("A", "1"), ("B", "2")), "/b")
+    assert built.python == sys.executable
+
+
+def test_a_lost_tree_is_made_again_from_its_lock(root: Path, wheels: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With its record and uv's cache a step comes back as it was, although its packages are nowhere to be found any more."""
+    image = pip(BARE, wheels, "upper-one")
+    first = build(image, root, quiet)
+    for digest in Store(root).trees():
+        Store(root).remove_tree(digest)
+    monkeypatch.setattr(resolver.Resolver, "missing", lambda *_: pytest.fail("it was resolved again"))
+    again = build(image, root, quiet)
+    assert again.keys == first.keys
+    assert python(again, root, "import upper; upper.lower.answer()") == "42"
+
+
+def test_what_cannot_be_resolved_says_so_in_uvs_words(root: Path, wheels: Path) -> None:
+    """The error has the step, its key and the end of the log; the log stays, the store is clean, and steps below are kept."""
+    image = pip(pip(BARE, wheels, "lower"), wheels, "no-such-package")
+    with pytest.raises(ImageFailed, match=r"no-such-package was not found") as failure:
+        build(image, root, quiet)
+    facts = failure.value.facts
+    assert facts["key"] == image.keys[2]
+    assert facts["step"]["requirements"] == ["no-such-package"]
+    assert "no-such-package was not found" in facts["log"]
+    assert "no-such-package" in (root / "logs" / f"{image.keys[2]}.log").read_text()
+    assert Records(root).get(image.keys[1]) is not None
+    assert Records(root).get(image.keys[2]) is None
+    assert left(root) == []
+    assert Store(root).verify() == []
+
+
+def test_a_source_that_cannot_be_built_says_why(root: Path, wheels: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The words of a package's own build are in the error."""
+    monkeypatch.setenv("REACHED", str(wheels / "reached"))
+    make_source(wheels, "source", "1.0", HANGS)
+    with pytest.raises(ImageFailed, match="this package cannot be built here"):
+        build(pip(BARE, wheels, "source"), root, quiet)
+    assert left(root) == []
+
+
+def test_steps_of_other_kinds_are_named(root: Path) -> None:
+    """A step or base that this version cannot build is refused before anything is made."""
+    for image, kind in ((Image.mirror().apt_install("ffmpeg"), "apt"), (Image.debian_slim(), "debian")):
+        with pytest.raises(ImageFailed, match=f"cannot build '{kind}'"):
+            build(image, root, quiet)
+
+
+def test_a_published_image_is_a_base(root: Path, wheels: Path, no_uv: Callable[[], None]) -> None:
+    """An image by name is the image that was published; a name that nobody published is an error with those that are."""
+    image = pip(BARE, wheels, "lower")
+    built = build(image, root, quiet)
+    Records(root).publish("mine", image.to_dict())
+    no_uv()
+    assert build(Image.from_name("mine").env({"A": "1"}), root, quiet).trees == built.trees
+    with pytest.raises(ImageFailed, match="published are: mine"):
+        build(Image.from_name("yours"), root, quiet)
+
+
+def test_local_files_are_copied(root: Path, tmp_path: Path) -> None:
+    """Modules go where packages lie, other files below files/; what is ignored stays away."""
+    source = tmp_path / "package"
+    (source / "data").mkdir(parents=True)
+    for name in ("__init__.py", "data/one.csv", "data/two.bin", "notes.txt"):
+        (source / name).write_text("VALUE = 7\n")
+    image = BARE.add_local_dir(source, "/data/p", copy=True, ignore=["*.bin", "notes.*"])
+    built = build(image.add_local_file(source / "__init__.py", "/etc/one.py", copy=True), root, quiet)
+    farm = Store(root).farm(built.merged)
+    found = sorted(str(path.relative_to(farm)) for path in farm.rglob("*") if path.is_file())
+    assert found == ["files/data/p/__init__.py", "files/data/p/data/one.csv", "files/etc/one.py"]
+
+
+@pytest.mark.parametrize(
+    ("patterns", "path", "folder", "expected"),
+    [
+        (("*.pyc",), "a/b.pyc", False, True),
+        (("/b.pyc",), "a/b.pyc", False, False),
+        (("build/",), "build", True, True),
+        (("build/",), "build", False, False),
+        (("a/**/c",), "a/b/d/c", False, True),
+        (("a/**",), "a/b/c", False, True),
+        (("*.txt", "!keep.txt"), "x/keep.txt", False, False),
+        (("[!a]?.py",), "bc.py", False, True),
+    ],
+)
+def test_patterns_are_those_of_gitignore(patterns: tuple[str, ...], path: str, folder: bool, expected: bool) -> None:
+    """Of several patterns the last one counts; one with a slash is for the whole path."""
+    assert ignored(patterns)(path, folder) is expected
+
+
+def test_packages_come_from_the_index(root: Path) -> None:
+    """A small real package, if the index can be reached."""
+    try:
+        built = build(BARE.pip_install("six", "tqdm"), root, quiet)
+    except ImageFailed as failure:
+        if "Failed to fetch" not in str(failure):
+            raise
+        pytest.skip("needs a package index, and none can be reached")
+    assert python(built, root, "import six, tqdm; print(six.PY3)") == "True"
+
+
+# ---- as a process
+
+
+def start(image: Image, root: Path, **environment: str) -> subprocess.Popen[str]:
+    """Start a build as a process of its own."""
+    argv = [sys.executable, "-m", "remora_provisioner.images.build", str(root)]
+    env = os.environ | environment
+    process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env)
+    assert process.stdin is not None
+    process.stdin.write(json.dumps(image.to_dict()))
+    process.stdin.close()
+    process.stdin = None
+    return process
+
+
+def lines(process: subprocess.Popen[str]) -> list[dict[str, Any]]:
+    """Return what a build says until it ends."""
+    output, _ = process.communicate(timeout=60)
+    return [json.loads(line) for line in output.splitlines()]
+
+
+@pytest.fixture
+def hanging(wheels: Path) -> tuple[Path, Callable[[], None]]:
+    """Make a package whose build hangs, in a folder with others, and what waits until a build is that far."""
+    os.mkfifo(wheels / "reached")
+    make_source(wheels, "source", "1.0", HANGS)
+
+    def reached() -> None:
+        with open(wheels / "reached", "rb") as pipe:
+            pipe.read()
+
+    return wheels, reached
+
+
+def test_a_process_tells_what_it_does(root: Path, wheels: Path) -> None:
+    """Lines of progress, then what was built; an error is a line as well."""
+    process = start(pip(BARE, wheels, "lower"), root)
+    said = lines(process)
+    assert process.returncode == 0
+    assert [list(line) for line in said[:-1]] == [["stage", "text", "step", "of", "seconds"]] * (len(said) - 1)
+    assert len(said[-1]["built"]["trees"]) == 1
+    failing = start(pip(BARE, wheels, "no-such-package"), root)
+    assert lines(failing)[-1]["error"]["reason"] == "image-failed"
+    assert failing.returncode == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_build_that_is_killed_leaves_whole_steps(
+    root: Path, hanging: tuple[Path, Callable[[], None]], number: signal.Signals
+) -> None:
+    """A kill in the middle of a step: the steps below stay, and the next build clears what is half-made and succeeds."""
+    wheels, reached = hanging
+    image = pip(BARE, wheels, "lower")
+    process = start(pip(image, wheels, "source"), root, HANG="1", REACHED=str(wheels / "reached"))
+    reached()
+    process.send_signal(number)
+    process.communicate(timeout=20)
+    assert Records(root).get(image.keys[1]) is not None
+    built = build(pip(image, wheels, "other"), root, quiet)
+    assert len(built.trees) == 2
+    assert left(root) == []
+    assert Store(root).verify() == []
+
+
+def test_two_builds_at_once_are_one(root: Path, wheels: Path) -> None:
+    """Of builds of one image that begin together, one makes it and the others find it made."""
+    image = pip(BARE, wheels, "upper-one", "other")
+    said = [lines(process) for process in [start(image, root) for _ in range(3)]]
+    assert len({json.dumps(one[-1]) for one in said}) == 1
+    assert "built" in said[0][-1]
+    makers = [one for one in said if any(line.get("text", "").startswith("installing") for line in one)]
+    assert len(makers) == 1
+
+
+def test_the_second_build_waits_for_the_first(root: Path, hanging: tuple[Path, Callable[[], None]]) -> None:
+    """While a step is being made, another build of it says that it waits, and goes on when the first one has died."""
+    wheels, reached = hanging
+    image = pip(BARE, wheels, "source")
+    first = start(image, root, HANG="1", REACHED=str(wheels / "reached"))
+    reached()
+    second = start(image, root, REACHED="/dev/null")
+    assert second.stdout is not None
+    assert json.loads(second.stdout.readline())["stage"] == "wait"
+    first.kill()
+    first.communicate(timeout=20)
+    assert "cannot be built here" in lines(second)[-1]["error"]["message"]
+
+
+def test_a_build_ends_with_its_parent(root: Path, hanging: tuple[Path, Callable[[], None]]) -> None:
+    """When whoever started a build dies, the build goes, and with it the commands that it runs."""
+    wheels, reached = hanging
+    recipe = json.dumps(pip(BARE, wheels, "source").to_dict())
+    code = (
+        "import subprocess, sys\n"
+        f"p = subprocess.Popen([sys.executable, '-m', 'remora_provisioner.images.build', {str(root)!r}], stdin=subprocess.PIPE)\n"
+        "p.stdin.write(sys.argv[1].encode()); p.stdin.close(); print(p.pid, flush=True); p.wait()\n"
+    )
+    env = os.environ | {"HANG": "1", "REACHED": str(wheels / "reached")}
+    parent = subprocess.Popen([sys.executable, "-c", code, recipe], stdout=subprocess.PIPE, env=env)
+    reached()
+    assert parent.stdout is not None
+    builder = os.pidfd_open(int(parent.stdout.readline()))
+    parent.kill()
+    parent.communicate(timeout=20)
+    assert select.select([builder], [], [], 20)[0]
+    os.close(builder)
