@@ -19,13 +19,16 @@ _PATIENCE = 0.5  # seconds that a command may take to end after Ctrl-C
 
 def system(command: str) -> int:
     """Run a command; return its exit code, or minus the signal that ended it."""
-    with ThreadPoolExecutor(1, thread_name_prefix="remora-command") as starting:
-        started = starting.submit(_start, command)
-        try:
-            _show(started.result(), None)
-        except KeyboardInterrupt:
-            _stop(started.result())
-    child = started.result()
+    children: list[pexpect.spawn[str]] = []
+    try:
+        with ThreadPoolExecutor(1, thread_name_prefix="remora-command") as starting:
+            starting.submit(lambda: children.append(_start(command))).result()
+        _show(children[0], None)
+    except KeyboardInterrupt:
+        if not children:  # leaving the block above waits: what was to be started is known by now, or never started
+            raise
+        _stop(children[0])
+    (child,) = children
     child.close()
     if child.exitstatus is None:
         return -int(child.signalstatus or 0)
