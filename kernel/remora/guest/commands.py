@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from concurrent.futures import ThreadPoolExecutor
+import threading
 
 import pexpect
 
@@ -19,16 +19,15 @@ _PATIENCE = 0.5  # seconds that a command may take to end after Ctrl-C
 
 def system(command: str) -> int:
     """Run a command; return its exit code, or minus the signal that ended it."""
-    children: list[pexpect.spawn[str]] = []
+    starting = _Starting(command)
     try:
-        with ThreadPoolExecutor(1, thread_name_prefix="remora-command") as starting:
-            starting.submit(lambda: children.append(_start(command))).result()
-        _show(children[0], None)
+        child = starting.wait()
+        _show(child, None)
     except KeyboardInterrupt:
-        if not children:  # leaving the block above waits: what was to be started is known by now, or never started
+        started = starting.give_up()
+        if started is None:
             raise
-        _stop(children[0])
-    (child,) = children
+        _stop(child := started)
     child.close()
     if child.exitstatus is None:
         return -int(child.signalstatus or 0)
@@ -36,11 +35,43 @@ def system(command: str) -> int:
     return int(child.exitstatus) if child.exitstatus <= 128 else 128 - int(child.exitstatus)
 
 
-def _start(command: str) -> pexpect.spawn[str]:
-    child = pexpect.spawn(_SHELL, ["-c", command], encoding="utf-8", codec_errors="replace", timeout=None)
-    # how long to wait before looking whether it has gone: by then it has
-    child.delayafterclose = child.ptyproc.delayafterclose = 0.0
-    return child
+class _Starting:
+    """A command that is being started by a thread; whoever gives it up first decides what becomes of it."""
+
+    def __init__(self, command: str) -> None:
+        self._command = command
+        self._lock, self._ready = threading.Lock(), threading.Event()
+        self._child: pexpect.spawn[str] | None = None
+        self._failure: BaseException | None = None
+        self._given_up = False
+
+    def wait(self) -> pexpect.spawn[str]:
+        """Start it and return it, once it is there."""
+        threading.Thread(target=self._start, name="remora-command", daemon=True).start()
+        self._ready.wait()
+        if self._child is None:
+            raise self._failure or OSError("the command could not be started")
+        return self._child
+
+    def give_up(self) -> pexpect.spawn[str] | None:
+        """Return it if it is there; if it is still to come, it is ended when it does."""
+        with self._lock:
+            self._given_up = True
+            return self._child
+
+    def _start(self) -> None:
+        try:
+            child = pexpect.spawn(_SHELL, ["-c", self._command], encoding="utf-8", codec_errors="replace", timeout=None)
+        except Exception as failure:  # whatever it is, it is the caller's
+            self._failure = failure
+        else:
+            # how long to wait before looking whether it has gone: by then it has
+            child.delayafterclose = child.ptyproc.delayafterclose = 0.0
+            with self._lock:
+                self._child = child
+            if self._given_up:
+                child.terminate(force=True)
+        self._ready.set()
 
 
 def _show(child: pexpect.spawn[str], patience: float | None) -> None:
