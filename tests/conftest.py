@@ -16,6 +16,7 @@ import leaks
 import pytest
 import skips
 import zmq
+from remora import launch
 
 # Tests below these folders start processes, so each is held to leave none behind.
 _WATCHED = {"backend", "journeys", "provisioner"}
@@ -91,7 +92,9 @@ def _nothing_left(request: pytest.FixtureRequest, _warm: None) -> Iterator[None]
     """Fail a test that leaks a process, thread, descriptor, mount, control group or temporary folder."""
     place: Any = request.path.relative_to(_HERE).parts[0] if request.path.is_relative_to(_HERE) else ""
     if place not in _WATCHED:
+        started = list(launch._started)
         yield
+        assert launch._started == started, "a test of this folder has started a backend"
         return
     session = request.config.stash[_SESSION]
     before = leaks.take(session)

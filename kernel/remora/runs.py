@@ -55,10 +55,9 @@ class Run:
     def _get(self, timeout: float | None = None) -> Any:
         __tracebackhide__ = True
         deadline = None if timeout is None else time.monotonic() + timeout
-        inbox = self.follow()
         try:
             while self._end is None:
-                self._feed(inbox.take(None if deadline is None else max(0.0, deadline - time.monotonic())))
+                self._feed(self.follow().take(None if deadline is None else max(0.0, deadline - time.monotonic())))
         except KeyboardInterrupt:
             self._call.cancel()
             raise
@@ -72,10 +71,9 @@ class Run:
     async def _wait_aio(self, seconds: float | None) -> Any:
         __tracebackhide__ = True
         deadline = None if seconds is None else time.monotonic() + seconds
-        inbox = self.follow()
         try:
             while self._end is None:
-                self._feed(await inbox.take_aio(None if deadline is None else max(0.0, deadline - time.monotonic())))
+                self._feed(await self.follow().take_aio(None if deadline is None else max(0.0, deadline - time.monotonic())))
         except TimeoutError:
             raise self._late(seconds) from None
         return self._value()
