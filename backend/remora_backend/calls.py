@@ -21,15 +21,18 @@ from typing import TYPE_CHECKING
 from remora import frames
 from remora.errors import Refused, RemoraError, RunEnded, StateError
 from remora.resources import SandboxSpec
+from remora.settings import POOL_IDLE
 from remora.states import EndReason, RunState, SandboxState
 from remora.streams import Peer
 from remora.wire import CancelRun, Fields, FollowRun, Record, RunId, SandboxId, StartRun, SubmitCall
 from remora_provisioner import recovery
+from remora_provisioner.opening import Opening
 from remora_provisioner.runlog import Follower
 from remora_provisioner.runs import LOG_NAME, run_folder
 
 from . import scheduler as plan
 from .placement import require
+from .timers import Timers
 
 if TYPE_CHECKING:
     from .fleet import Fleet
@@ -52,6 +55,7 @@ class CallDesk:
         self._handed: dict[RunId, SandboxId] = {}
         self._inputs: dict[RunId, StartRun] = {}
         self._pool: set[SandboxId] = set()
+        self._timers = Timers()
 
     # -- taking calls
 
@@ -108,19 +112,27 @@ class CallDesk:
                 case plan.Open(key, sandbox):
                     self._fleet.soon(self._open(key, sandbox))
                 case plan.Assign(run, sandbox):
-                    self._fleet.wake(sandbox)
+                    self._timers.drop(sandbox)
                     self._fleet.soon(self._assign(run, sandbox))
                 case plan.Rest(sandbox):
-                    self._fleet.rest(sandbox)
+                    self._rest(sandbox)
                 case plan.Close(sandbox):
                     self._fleet.soon(self._fleet.agent.stop(sandbox, EndReason.IDLE))
                 case plan.Fail(run):
                     self._fail(run)
 
+    def _rest(self, sandbox: SandboxId) -> None:
+        """Report a pool's sandbox as unused when it has had nothing to do for long."""
+        if sandbox not in self._timers:
+            idle = self._fleet.sandboxes[sandbox]["spec"].get("idle")
+            span = POOL_IDLE.seconds if idle is None else float(idle)
+            self._timers.set(sandbox, span, lambda: self.happened(plan.SandboxUnused(sandbox)))
+
     async def _open(self, key: str, sandbox: SandboxId) -> None:
         self._pool.add(sandbox)
         try:
-            await self._fleet.open_sandbox(sandbox, self._specs[key], {"pool": key[:12], "spec": self._specs[key].to_dict()})
+            owner = {"pool": key[:12], "spec": self._specs[key].to_dict()}
+            await self._fleet.open_sandbox(sandbox, self._specs[key], owner, Opening())
         except RemoraError:
             return  # the fleet has noted the sandbox's end, and the scheduler heard of it
 

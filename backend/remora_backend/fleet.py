@@ -10,25 +10,27 @@ import asyncio
 import secrets
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from remora.errors import Refused, RemoraError
 from remora.resources import SandboxSpec
-from remora.settings import KERNEL_GRACE, POOL_IDLE
 from remora.states import ENDED, EndReason, RunState, SandboxState
 from remora.wire import Fields, Record, RunId, SandboxId
 from remora_provisioner.agent import Agent
+from remora_provisioner.opening import Opening
 
-from . import scheduler as plan
 from .calls import CallDesk
 from .placement import require
 from .store import Store
-from .timers import Timers
+from .timers import Timers, may_idle
 
-_FIRST_USE = 60.0
-"""Seconds that a new sandbox waits for its first run, however short its idle time is."""
-SessionKey = tuple[str, str, tuple[str, str, str]]
-"""Kernel, session name, and the identity of its spec."""
+
+class SessionKey(NamedTuple):
+    """What tells sessions apart: kernel, name, and the identity of the spec."""
+
+    kernel: str
+    session: str
+    identity: tuple[str, str, str]
 
 
 def new_sandbox() -> SandboxId:
@@ -79,28 +81,37 @@ class Fleet:
 
     # -- sessions
 
-    async def open_session(self, kernel: str, session: str, spec: SandboxSpec, adopt: str | None) -> Fields:
+    async def open_session(self, key: SessionKey, spec: SandboxSpec, adopt: str | None, opening: Opening) -> Fields:
         """Return the facts of the session's sandbox, opened if there is none; `new` says whether its namespace is empty."""
         require(spec)
-        key: SessionKey = (kernel, session, spec.identity)
         if adopt is not None:
             self._sessions[key] = self._living(adopt)
-            self.sandboxes[self._sessions[key]] |= {"kernel": kernel, "session": session, "leaving": False}
+            self.sandboxes[self._sessions[key]] |= {"kernel": key.kernel, "session": key.session, "leaving": False}
         async with self._opening.setdefault(key, asyncio.Lock()):
             sandbox = self._sessions.get(key)
             if sandbox is not None and self.agent.has(sandbox) and not self._ended(sandbox):
-                return self._described(sandbox) | {"new": False, "notices": []}
+                notices = await self._extend(sandbox, spec, opening)
+                return self._described(sandbox) | {"new": False, "notices": notices}
             sandbox = new_sandbox()
-            owner = {"kernel": kernel, "session": session, "identity": list(spec.identity), "on": spec.on, "spec": spec.to_dict()}
-            notices = await self.open_sandbox(sandbox, spec, owner)
+            owner = key._asdict() | {"on": spec.on, "spec": spec.to_dict()}
+            notices = await self.open_sandbox(sandbox, spec, owner, opening)
             self._sessions[key] = sandbox
             return self._described(sandbox) | {"new": True, "notices": notices}
 
-    async def open_sandbox(self, sandbox: SandboxId, spec: SandboxSpec, owner: Fields) -> list[str]:
+    async def _extend(self, sandbox: SandboxId, spec: SandboxSpec, opening: Opening) -> list[str]:
+        """Give a living sandbox what its session's image has more by now."""
+        known = self.sandboxes[sandbox]
+        if known["spec"]["image"] == spec.image:
+            return []
+        notices = await self.agent.extend(sandbox, spec, opening)
+        known["spec"] |= {"image": spec.image}
+        return notices
+
+    async def open_sandbox(self, sandbox: SandboxId, spec: SandboxSpec, owner: Fields, opening: Opening) -> list[str]:
         """Start a sandbox; what happens to it is heard through `sandbox_changed`."""
         self.sandboxes[sandbox] = {"id": sandbox, "state": SandboxState.STARTING.value, "started": time.time()} | owner
         try:
-            return await self.agent.open(sandbox, spec, owner)
+            return await self.agent.open(sandbox, spec, owner, opening)
         except RemoraError as error:
             self.sandbox_changed(sandbox, SandboxState.ENDED.value, {"reason": error.reason, "message": str(error)})
             raise
@@ -108,7 +119,7 @@ class Fleet:
     def leave_kernel(self, kernel: str) -> None:
         """Take note that a kernel has ended for good: end its idle sandboxes now, busy ones when their runs are over."""
         for key, sandbox in [*self._sessions.items()]:
-            if (key[0] == kernel or key[0].startswith(f"{kernel}/")) and sandbox in self.sandboxes:
+            if (key.kernel == kernel or key.kernel.startswith(f"{kernel}/")) and sandbox in self.sandboxes:
                 self.sandboxes[sandbox]["leaving"] = True
                 self._mind_idle(sandbox, self.sandboxes[sandbox])
 
@@ -122,7 +133,7 @@ class Fleet:
         if {before, state} != {SandboxState.READY.value, SandboxState.BUSY.value}:  # which of the two is asked of its supervisor
             self.store.save_sandbox(sandbox, state, {k: v for k, v in known.items() if k not in ("id", "state")})
         if "kernel" in known and "identity" in known and state != SandboxState.ENDED.value:
-            self._sessions.setdefault((known["kernel"], known["session"], tuple(known["identity"])), sandbox)
+            self._sessions.setdefault(SessionKey(known["kernel"], known["session"], tuple(known["identity"])), sandbox)
         known["used"] = known.get("used") or state == SandboxState.BUSY.value
         self._mind_idle(sandbox, known)
         self.calls.sandbox_changed(sandbox, before, state)
@@ -132,22 +143,12 @@ class Fleet:
         self.changed()
 
     def _mind_idle(self, sandbox: SandboxId, known: Fields) -> None:
-        """Have the sandbox ended when it has been unused for as long as it may be.
-
-        One that is new gets time for its first run.
-        """
+        """Have the sandbox ended when it has been unused for as long as it may be."""
         self._timers.drop(f"idle {sandbox}")
         if known["state"] != SandboxState.READY.value:
             return
-        # a pool's sandbox is ended by the scheduler alone, which knows what is on its way there
-        idle = None if known.get("pool") else (known.get("spec") or {}).get("idle")
-        spans = [] if idle is None else [float(idle)]
-        if "kernel" in known and not known.get("clients"):
-            spans.append(KERNEL_GRACE.seconds)
-        if known.get("leaving"):
-            spans.append(0.0)
-        if spans:
-            span = min(spans) if known.get("used") or known.get("leaving") else max(min(spans), _FIRST_USE)
+        span = may_idle(known)
+        if span is not None:
             self._timers.set(f"idle {sandbox}", span, lambda: self.soon(self.agent.stop(sandbox, EndReason.IDLE)))
 
     def run_changed(self, sandbox: SandboxId | None, run: RunId, state: str, facts: Fields) -> None:
@@ -210,20 +211,6 @@ class Fleet:
         names = [s for s in self.sandboxes if not self._ended(s)] if everything else [self._living(p) for p in prefixes]
         await asyncio.gather(*(self.agent.stop(name, EndReason.STOPPED) for name in names))
         return list(names)
-
-    # -- timers and tasks
-
-    def rest(self, sandbox: SandboxId) -> None:
-        """Report a pool's sandbox as unused when it has had nothing to do for long."""
-        if f"pool {sandbox}" not in self._timers:
-            report = plan.SandboxUnused(sandbox)
-            idle = self.sandboxes[sandbox]["spec"].get("idle")
-            span = POOL_IDLE.seconds if idle is None else float(idle)
-            self._timers.set(f"pool {sandbox}", span, lambda: self.calls.happened(report))
-
-    def wake(self, sandbox: SandboxId) -> None:
-        """Take note that a pool's sandbox has work again."""
-        self._timers.drop(f"pool {sandbox}")
 
     def soon(self, work: Any) -> None:
         """Let work go on beside what is being done; the fleet keeps hold of it."""

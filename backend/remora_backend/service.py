@@ -22,6 +22,7 @@ from remora.wire import (
     FindRun,
     FindSandbox,
     FollowRun,
+    GiveUp,
     Hello,
     Inside,
     LeaveKernel,
@@ -34,9 +35,10 @@ from remora.wire import (
     SubmitCall,
 )
 from remora_provisioner.agent import Agent
+from remora_provisioner.opening import Opening
 
 from .calls import CallDesk
-from .fleet import Fleet, new_sandbox
+from .fleet import Fleet, SessionKey, new_sandbox
 from .inside import Insider
 from .store import Store
 
@@ -55,11 +57,13 @@ class Service:
         self._fleet.changed = self._note_activity
         self._peers: set[Peer] = set()
         self._insiders: dict[Peer, Insider] = {}
+        self._openings: dict[tuple[Peer, int], Opening] = {}
         self._idle: asyncio.TimerHandle | None = None
         self.over = asyncio.Event()
         self.handlers: streams.Handlers = {
             Hello: streams.welcome,
             OpenSession: self._open_session,
+            GiveUp: self._give_up,
             LeaveKernel: self._leave_kernel,
             SubmitCall: self._submit_call,
             ListAll: self._list_all,
@@ -118,12 +122,13 @@ class Service:
     # -- the surface
 
     async def _open_session(self, peer: Peer, request: OpenSession) -> Fields:
-        def stage(name: str, seconds: float) -> None:
-            peer.send(Stage(request.ask, name, seconds))
+        began = time.monotonic()
+
+        def stage(name: str, text: str = "") -> None:
+            peer.send(Stage(request.ask, name, time.monotonic() - began, text))
 
         spec = SandboxSpec.from_dict(request.spec)
-        began = time.monotonic()
-        stage("sandbox", 0.0)
+        stage("sandbox")
         kernel, insider = request.kernel, self._insiders.get(peer)
         if insider is not None:
             await insider.require(spec)
@@ -132,9 +137,19 @@ class Service:
                 insider.require_sandbox(self._fleet.find_sandbox(sandbox))
         if request.instead_of is not None:
             await self._fleet.agent.stop(request.instead_of, EndReason.CRASHED)
-        facts = await self._fleet.open_session(kernel, request.session, spec, request.sandbox)
-        stage("opened", time.monotonic() - began)
+        opening = self._openings[peer, request.ask] = Opening(lambda text: stage("image", text))
+        try:
+            facts = await self._fleet.open_session(
+                SessionKey(kernel, request.session, spec.identity), spec, request.sandbox, opening
+            )
+        finally:
+            del self._openings[peer, request.ask]
+        stage("opened")
         return facts
+
+    async def _give_up(self, peer: Peer, message: GiveUp) -> None:
+        if opening := self._openings.get((peer, message.ask)):
+            opening.give_up()
 
     async def _leave_kernel(self, peer: Peer, request: LeaveKernel) -> None:
         insider = self._insiders.get(peer)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .errors import OptionError, RemoraError, RemoteError, RunEnded, SendError, Unavailable
     from .functions import function
+    from .images import Image
     from .jupyter.magics import load_ipython_extension, unload_ipython_extension
     from .runs import Run
 
@@ -22,12 +23,14 @@ _HOMES = {
     "SendError": "errors",
     "Unavailable": "errors",
     "function": "functions",
+    "Image": "images",
     "Run": "runs",
     "load_ipython_extension": "jupyter.magics",
     "unload_ipython_extension": "jupyter.magics",
 }
 
 __all__ = [
+    "Image",
     "OptionError",
     "RemoraError",
     "RemoteError",

@@ -30,6 +30,7 @@ from .wire import (
     FindRun,
     FindSandbox,
     FollowRun,
+    GiveUp,
     InputReply,
     InterruptRun,
     Message,
@@ -61,7 +62,7 @@ class Client:
         self._thread.start()
         self._peer: Peer | None = None
         self._connecting = asyncio.Lock()
-        self._stages: dict[int, Callable[[str], None]] = {}
+        self._stages: dict[int, Callable[[str, str], None]] = {}
         self._follows: dict[RunId, list[Follow]] = {}
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
@@ -122,7 +123,7 @@ class Client:
 
     def _receive(self, _: Peer, message: Message) -> None:
         if isinstance(message, Stage) and message.ask in self._stages:
-            self._stages[message.ask](message.name)
+            self._stages[message.ask](message.name, message.text)
         elif isinstance(message, Record):
             for follow in tuple(self._follows.get(message.run, ())):
                 follow.take(message)
@@ -149,14 +150,17 @@ class Client:
         else:
             await self.request(message)
 
-    async def open(self, request: OpenSession, stage: Callable[[str], None]) -> Fields:
-        """Open a session's sandbox and return its facts."""
+    async def open(self, request: OpenSession, stage: Callable[[str, str], None]) -> Fields:
+        """Open a session's sandbox and return its facts; `stage` gets a stage's name and more in words. May be cancelled."""
         peer = await self.backend()
         asked = asyncio.ensure_future(peer.request(request))
         await asyncio.sleep(0)  # the request gets its number when it is sent
         self._stages[request.ask] = stage
         try:
             return (await asked).result
+        except asyncio.CancelledError:
+            peer.send(GiveUp(request.ask))
+            raise
         finally:
             self._stages.pop(request.ask, None)
 

@@ -14,6 +14,7 @@ from typing import Any, Generic, ParamSpec, TypedDict, TypeVar, Unpack, overload
 from .calls import Call
 from .client import client
 from .errors import OptionError
+from .images import Image
 from .mapping import Fan, results, results_aio, zipped
 from .options import CellOptions, build
 from .packing import Packer
@@ -22,7 +23,7 @@ from .twins import Twin
 
 P = ParamSpec("P")
 R = TypeVar("R")
-_OPTIONS = ("gpu", "cpu", "memory", "timeout", "idle", "files", "jail", "env", "on")
+_OPTIONS = ("gpu", "cpu", "memory", "timeout", "idle", "files", "jail", "env", "on", "image", "pip", "requirements", "python")
 _MOST_RETRIES = 10
 
 
@@ -39,6 +40,10 @@ class FunctionOptions(TypedDict, total=False):
     jail: str | None
     env: Mapping[str, str] | None
     on: str | None
+    image: Image | str | None
+    pip: str | list[str] | None
+    requirements: str | list[str] | None
+    python: str | None
     retries: int | None
     """Attempts after the first one that ended with an exception or a crash."""
 

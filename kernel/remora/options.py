@@ -16,6 +16,7 @@ from difflib import get_close_matches
 
 from . import readings as v
 from .errors import OptionError
+from .images import Image
 from .resources import Resources, parse_cpu, parse_memory
 
 # ---- the table -------------------------------------------------------------------------------------------------------------
@@ -75,6 +76,10 @@ OPTIONS = [
         lasting=True,
         repeats=True,
     ),
+    Option("pip", 'packages on top: "torch>=2.1,<3 transformers[torch]"', "none", v.requirements, lasting=True, repeats=True),
+    Option("requirements", "a file of requirements, on top", "none", v.files, lasting=True, repeats=True),
+    Option("python", "a bare Python of this version: 3.12", "the kernel's own environment", v.python, lasting=True),
+    Option("image", "a published image, or {a remora.Image}", "the kernel's own environment", v.image, lasting=True),
     Option("in", "variables that go there: x,y", "found out", v.variables, "inputs", ("-i",), repeats=True),
     Option("out", "variables that come home: model", "found out", v.variables, "outputs", ("-o",), repeats=True),
     Option("no-sync", "find out no variables; only -i and -o travel", "off", attribute="sync"),
@@ -84,11 +89,7 @@ OPTIONS = [
 ]
 LATER = {
     "budget": "timeout= ends the cell after a time",
-    "image": "the sandbox has the kernel's own environment, and `%pip install …` in a remote cell adds to it",
-    "pip": "`%pip install …` in a remote cell lasts as long as the sandbox",
-    "requirements": "`%pip install -r FILE` in a remote cell lasts as long as the sandbox",
     "apt": "what is installed on this machine is there in the sandbox too",
-    "python": "the sandbox has the kernel's own Python, so choose another kernel",
     "volume": "the notebook's folder keeps what a remote cell writes there",
     "secret": "env=NAME={variable} passes one without showing it",
 }
@@ -110,6 +111,13 @@ class CellOptions:
     session: str = "main"
     jail: str | None = None
     environment: tuple[tuple[str, str], ...] = ()
+    pip: tuple[str, ...] = ()
+    """Requirements by PEP 508."""
+    requirements: tuple[str, ...] = ()
+    """Paths of files."""
+    python: str | None = None
+    image: Image | str | None = None
+    """A recipe, or the name of a published one."""
     timeout: float | None = None
     """Seconds."""
     idle: float | None = None
@@ -132,6 +140,10 @@ class CellOptions:
         """Return what the next cell uses again: what describes the sandbox, nothing that is for one cell."""
         return assemble({name: self.value(name) for name in self.given if _NAMED[name].lasting})
 
+    def without(self, name: str) -> CellOptions:
+        """Return the options as if this one had not been written."""
+        return assemble({other: self.value(other) for other in self.given - {name}})
+
     def value(self, name: str) -> object:
         """Return the value of the option of this name."""
         return getattr(self.resources if name in _RESOURCES else self, _NAMED[name].attribute or name)
@@ -153,12 +165,14 @@ def _written(option: Option, value: object) -> str:
         return f"--{option.name}" + ("" if value != (option.attribute == "sync") else "=false")
     if option.name == "env":
         return f"env={quote(json.dumps(dict(value)))}"  # type: ignore[call-overload]  # pairs
+    if option.name == "requirements":
+        return " ".join(f"requirements={quote(path)}" for path in value)  # type: ignore[attr-defined]  # texts
     return f"{option.name}={quote(_text(option.name, value))}"
 
 
 def _text(name: str, value: object) -> str:
     if isinstance(value, tuple):
-        return ",".join(map(str, value)) or ("none" if name == "gpu" else "")
+        return (" " if name == "pip" else ",").join(map(str, value)) or ("none" if name == "gpu" else "")
     if isinstance(value, (int, float)):
         return format(Decimal(value), "f") + {"memory": "B", "timeout": "s", "idle": "s"}.get(name, "")
     return str(value)

@@ -12,7 +12,7 @@ import sysconfig
 from functools import lru_cache
 from types import ModuleType
 
-from . import images
+from . import images, specs
 from .options import CellOptions
 from .resources import SandboxSpec
 from .sync.receiving import loose_names
@@ -21,17 +21,8 @@ from .sync.receiving import loose_names
 def spec(options: CellOptions) -> SandboxSpec:
     """Return the sandbox for a function with these options: this environment, this folder, the code as it is on disk now."""
     shared = None if options.files == "none" else os.getcwd()
-    return SandboxSpec(
-        image=_image(tuple(sys.path), os.getcwd()).to_spec() | {"code": _stamp(shared)},
-        resources=options.resources,
-        folder=os.getcwd(),
-        files=options.files,
-        on=options.on,
-        jail=options.jail,
-        home=os.path.expanduser("~"),
-        environment=tuple((images.carried_environment() | dict(options.environment)).items()),
-        idle=options.idle,
-    )
+    image = specs.recipe(options, _image(tuple(sys.path), os.getcwd()))
+    return specs.spec(options, image.to_spec() | {"code": _stamp(shared)})
 
 
 def loose_modules(files: str) -> frozenset[str]:

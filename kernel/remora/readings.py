@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping
 from keyword import iskeyword
 
 from .errors import OptionError
+from .images import Image
+from .images.steps import check_name, check_version
 from .resources import parse_gpu, parse_seconds
 
 Read = Callable[[object], object]
@@ -98,6 +100,53 @@ def _mapping(value: object) -> Mapping[object, object]:
         if isinstance(found, dict):
             return found
     raise OptionError('env is not understood; write it like env=NAME=VALUE, env={"NAME": "value"} or env={a_dict}')
+
+
+_WORD = re.compile(
+    r"""\s*,?\s*(
+        [A-Za-z0-9][\w.-]*\s*(?:\[[^\]]*\])?                        # a project, with its extras
+        (?: \s*@\s*\S+                                           # that lies somewhere
+          | \s*\(?\s*(?:===|~=|==|!=|<=|>=|<|>)\s*[\w.*+!-]+       # in certain versions
+            (?:\s*,\s*(?:===|~=|==|!=|<=|>=|<|>)\s*[\w.*+!-]+)*\s*\)? )?
+        (?=\s|,|;|$) (?:\s*;[^;]+)?                               # a marker goes to the end
+      | (?:[\w+]+://|\.|/|~)\S+                                  # an address or a path
+    )\s*""",
+    re.VERBOSE,
+)
+
+
+def requirements(value: object) -> tuple[str, ...]:
+    """Return PEP 508 requirements from text, in which a comma or a space stands before each new one, or from a list of them."""
+    found: list[str] = []
+    for text in value if isinstance(value, (list, tuple)) else [str(value)]:
+        rest = str(text).strip()
+        while rest:
+            word = _WORD.match(rest)
+            if word is None:
+                advice = 'write it like pip="torch>=2.1,<3 transformers[torch]"'
+                where = "; options of pip go to remora.Image.pip_install" if rest.startswith("-") else ""
+                raise OptionError(f"pip={rest[:40]!r} is no requirement; {advice}{where}")
+            found.append(" ".join(word[1].split()))
+            rest = rest[word.end() :]
+    return tuple(dict.fromkeys(found))
+
+
+def files(value: object) -> tuple[str, ...]:
+    """Return paths from one path or a list of them."""
+    found = tuple(str(path) for path in (value if isinstance(value, (list, tuple)) else [value]))
+    if not all(found) or any("\0" in path for path in found):
+        raise OptionError("requirements= wants the path of a file")
+    return found
+
+
+def python(value: object) -> str:
+    """Return a version of Python."""
+    return check_version(str(value))
+
+
+def image(value: object) -> object:
+    """Return a recipe as it is, or the name of a published one."""
+    return value if isinstance(value, Image) else check_name(str(value))
 
 
 def together(first: object, more: object) -> object:

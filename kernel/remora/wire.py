@@ -70,7 +70,8 @@ class Inside(Message):
 class OpenSession(Request):
     """Give me the sandbox of this kernel's session, made by `spec` if there is none; its stages come as Stage with this `ask`.
 
-    It adopts the living `sandbox`, whoever opened that; `instead_of` did not answer. Answer: its facts with `endpoint`.
+    It adopts the living `sandbox`, whoever opened that; `instead_of` did not answer. Answer: its facts with `endpoint`, `notices`
+    for the user, and whether it is `new`.
     """
 
     kernel: str
@@ -128,11 +129,19 @@ class StopSandboxes(Request):
 
 @dataclass(frozen=True)
 class Stage(Message):
-    """How far a request has come that takes its time: `ask` is the request, `name` the stage, `seconds` since its start."""
+    """How far the request `ask` has come that takes its time: the stage, `seconds` since its start, and more in words."""
 
     ask: int
     name: str
     seconds: float
+    text: str = ""
+
+
+@dataclass(frozen=True)
+class GiveUp(Message):
+    """The request `ask` is not wanted any more; it may be too late, and is answered in any case."""
+
+    ask: int
 
 
 # ---- to backend or supervisor: the life of one run ---------------------------------------------------------------------------

@@ -24,12 +24,13 @@ from remora.resources import SandboxSpec
 from remora.settings import JAIL
 from remora.states import EndReason, SandboxState
 from remora.streams import Peer
-from remora.wire import Fields, Message, Record, RunChanged, RunId, SandboxChanged, SandboxId, StopSandbox, Watch
+from remora.wire import AskGuest, Fields, Message, Record, RunChanged, RunId, SandboxChanged, SandboxId, StopSandbox, Watch
 
 from . import jails, limits, recovery, view
 from .endings import Evidence, explain
 from .images.fitting import Fitting
 from .images.keeping import Images
+from .opening import Opening
 from .order import ENDED, SCRATCH, SOCKET, Order
 from .sandbox import FIRST_HOST_ID, Jail
 
@@ -68,6 +69,7 @@ class Agent:
         self._doors = (*doors, str(self._sandboxes))
         self._listener = listener
         self._images = Images(state / "images")
+        self._openings: dict[SandboxId, Opening] = {}
         self._peers: dict[SandboxId, Peer] = {}
         self._children: dict[SandboxId, subprocess.Popen[bytes]] = {}
         self._open_runs: dict[SandboxId, set[RunId]] = {}
@@ -92,10 +94,18 @@ class Agent:
 
     # -- making
 
-    async def open(self, sandbox: SandboxId, spec: SandboxSpec, facts: Fields) -> list[str]:
+    async def fit(self, spec: SandboxSpec, opening: Opening) -> Fitting:
+        """Return how a sandbox by this spec is fitted out, its image built if need be. ImageFailed; RunEnded if given up."""
+        return await opening.during(self._images.fit(spec.image, dict(spec.environment), opening.say))
+
+    async def open(self, sandbox: SandboxId, spec: SandboxSpec, facts: Fields, opening: Opening) -> list[str]:
         """Start a sandbox and return the lines that its user should read; the sandbox may still be starting."""
         directory = self._sandboxes / sandbox
-        fitting = await self._images.fit(spec.image)
+        self._openings[sandbox] = opening
+        try:
+            fitting = await self.fit(spec, opening)
+        finally:
+            del self._openings[sandbox]
         try:
             directory.mkdir(mode=0o700, parents=True)
             (directory / SCRATCH).mkdir()
@@ -112,6 +122,13 @@ class Agent:
             shutil.rmtree(directory, ignore_errors=True)
             raise
         return notices
+
+    async def extend(self, sandbox: SandboxId, spec: SandboxSpec, opening: Opening) -> list[str]:
+        """Fit a living sandbox out with the image of this spec; return the lines that its user should read."""
+        fitting = await self.fit(spec, opening)
+        more = {"folders": fitting.folders, "programs": fitting.programs, "environment": dict(fitting.environment)}
+        answer = await opening.during(self.peer(sandbox).request(AskGuest("extend", more)))
+        return list(answer.result["notices"])
 
     def _order(
         self, sandbox: SandboxId, directory: Path, spec: SandboxSpec, fitting: Fitting, facts: Fields
@@ -141,7 +158,7 @@ class Agent:
     async def require_within(self, sandbox: SandboxId, spec: SandboxSpec) -> None:
         """Raise Refused if a sandbox by this spec would see more of the machine than the one in which it is asked for."""
         order = Order.load(self._sandboxes / sandbox)
-        fitting = await self._images.fit(spec.image)
+        fitting = await self._images.fit(spec.image, {}, None)
         folder, _ = view.shared_folder(spec)
         wanted = view.mounts(spec, fitting, self._sandboxes / sandbox / "none", folder)
         more = view.exceeds(wanted, order.mounts) or (spec.home if (spec.home or "/") != order.home else None)
@@ -283,6 +300,8 @@ class Agent:
 
     async def stop(self, sandbox: SandboxId, reason: EndReason) -> None:
         """End a sandbox, and return when nothing of it is left."""
+        if sandbox in self._openings:
+            self._openings[sandbox].give_up()
         peer = self._peers.get(sandbox)
         if peer is not None:
             with contextlib.suppress(RemoraError):  # it may end while we ask

@@ -34,6 +34,9 @@ def build_layer(directory: Path, fitting: Fitting) -> Path:
     (layer / "bin").mkdir()
     for name in ("python", "python3", f"python{fitting.version}"):
         (layer / "bin" / name).symlink_to(base)
+    for name in ("pip", "pip3"):  # else `!pip` would be the image's, for the image's own environment
+        (layer / "bin" / name).write_text(f'#!/bin/sh\nexec "{layer}/bin/python" -m pip "$@"\n')
+        (layer / "bin" / name).chmod(0o755)
     (layer / "pyvenv.cfg").write_text(
         f"home = {base.parent}\ninclude-system-site-packages = false\nversion = {fitting.version}\n"
     )

@@ -58,8 +58,9 @@ def test_every_option():
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"image": "x"}, "cannot do image= yet"),
-        ({"pip": "numpy"}, "cannot do pip= yet"),
+        ({"image": "not a name"}, "no name of an image"),
+        ({"pip": "-U numpy"}, "no requirement"),
+        ({"python": "2.7"}, "python=3.12"),
         ({"budget": 3}, "cannot do budget= yet"),
         ({"volume": "v"}, "cannot do volume= yet"),
         ({"secret": "s"}, "cannot do secret= yet"),

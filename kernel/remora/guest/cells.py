@@ -55,6 +55,7 @@ async def execute(guest: Guest, run: RunId, cell: Cell, outcome: Outcome) -> Non
     guest.end_fork()
     if result is not None and not result.success:
         outcome.fail(result.error_before_exec or result.error_in_exec, shell.failure or [])
+    outcome.installed, shell.installed = shell.installed, []
     outcome.payload = shell.payload_manager.read_payload()
     shell.payload_manager.clear_payload()
 

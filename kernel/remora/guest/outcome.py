@@ -32,6 +32,8 @@ class Outcome:
     deleted: tuple[str, ...] = ()
     mutated: frozenset[str] = frozenset()
     payload: list[Fields] = field(default_factory=list)
+    installed: list[str] = field(default_factory=list)
+    """Requirements."""
     execution_count: int = 0
     begun: float = field(default_factory=time.monotonic)
 
@@ -69,6 +71,7 @@ class Outcome:
             "deleted": list(self.deleted),
             "mutated": sorted(self.mutated),
             "payload": self.payload,
+            "installed": self.installed,
             "execution_count": self.execution_count,
             "stats": {"seconds": time.monotonic() - self.begun},
         }

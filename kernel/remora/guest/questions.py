@@ -13,6 +13,7 @@ from ..errors import Refused
 from ..sync.codec import encode
 from ..sync.names import hidden
 from ..wire import Buffer, Fields
+from .extending import extend
 from .outcome import describe, type_of
 
 if TYPE_CHECKING:
@@ -103,6 +104,7 @@ OPS: dict[str, Callable[[Guest, Fields], Reply]] = {
     "pull": pull,
     "names": names,
     "forget": forget,
+    "extend": extend,
 }
 
 

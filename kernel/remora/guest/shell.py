@@ -26,6 +26,7 @@ from ..wire import Fields
 from . import origin
 from .compiler import CellCompiler
 from .display import ZMQDisplayPublisher, ZMQShellDisplayHook
+from .installs import installed_by
 from .interrupts import without_handler
 from .kernelmagics import KernelMagics
 from .outbox import Outbox
@@ -57,6 +58,8 @@ class ZMQInteractiveShell(InteractiveShell):
     autoindent = CBool(False)
     exiter = Instance(ZMQExitAutocall)
     keepkernel_on_exit: bool | None = None
+    installed: list[str]
+    """What this cell has installed with pip."""
     failure: list[str] | None = None
     """The rendered traceback of what ended the cell."""
     _depth = 0
@@ -96,6 +99,7 @@ class ZMQInteractiveShell(InteractiveShell):
         """Add the magics of a kernel."""
         super().init_magics()
         self.register_magics(KernelMagics)
+        self.installed = []
         self.magics_manager.register_alias("ed", "edit")
         self.magics_manager.register_lazy("store", "IPython.extensions.storemagic")
 
@@ -217,8 +221,11 @@ class ZMQInteractiveShell(InteractiveShell):
         from .commands import system  # brings pexpect, which few cells need
 
         sys.stdout.flush()
-        code = system(self.var_expand(cmd, depth=1))
+        command = self.var_expand(cmd, depth=1)
+        code = system(command)
         self.user_ns["_exit_code"] = code
+        if code == 0:
+            self.installed += installed_by(command)
         if getattr(self, "system_raise_on_error", False) and code != 0:
             raise CalledProcessError(code, cmd)
 

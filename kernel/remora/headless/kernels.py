@@ -19,7 +19,6 @@ from jupyter_core.paths import jupyter_path
 from .. import images
 from ..errors import InputError
 from ..images import mirror
-from ..wire import Fields
 
 _GENERIC = re.compile(r"python(3(\.\d+)?)?(\.exe)?")
 _NATIVE = ("python3", "remora")
@@ -37,7 +36,7 @@ print(json.dumps([described, [name for name in sys.argv[2:] if find_spec(name) i
 class Place:
     """The environment of a kernel."""
 
-    image: Fields
+    image: images.Image
     environment: tuple[tuple[str, str], ...] = ()
 
 
@@ -50,7 +49,7 @@ def place(name: str | None, asked: bool) -> Place:
     if spec is None:
         if name and name not in _NATIVE:
             raise InputError(_missing(name, asked))
-        return Place(images.Image().to_spec())
+        return Place(images.Image())
     if str(spec.get("language", "python")).lower() != "python":
         raise InputError(
             f"the kernel {name} runs {spec['language']}; `remora run` runs Python notebooks. Choose a kernel with -k"
@@ -87,11 +86,11 @@ def _missing(name: str, asked: bool) -> str:
     return f"{whose}; choose one with -k: {known}"
 
 
-def _describe(name: str, argv: list[str]) -> Fields:
+def _describe(name: str, argv: list[str]) -> images.Image:
     """Return the image of a kernelspec's interpreter."""
     python = argv[0] if argv else ""
     if _GENERIC.fullmatch(python) or (python and os.path.abspath(python) == os.path.abspath(sys.executable)):
-        return images.Image().to_spec()
+        return images.Image()
     if not os.path.isabs(python) or not os.access(python, os.X_OK) or "python" not in os.path.basename(python):
         raise InputError(
             f"the kernel {name} is started by {python or 'nothing'}, which is no Python on this machine; choose another with -k"
@@ -105,7 +104,7 @@ def _describe(name: str, argv: list[str]) -> Fields:
         raise InputError(f"the Python of the kernel {name}, {python}, does not work: {lines[-1]}") from None
     if lacking:
         raise InputError(f"the kernel {name} lacks {' and '.join(lacking)}: {python} -m pip install {' '.join(lacking).lower()}")
-    return images.Image(_without_ours(images.Mirror(**image)).base()).to_spec()
+    return images.Image(_without_ours(images.Mirror(**image)).base())
 
 
 def _without_ours(there: images.Mirror) -> images.Mirror:

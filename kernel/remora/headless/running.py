@@ -65,7 +65,7 @@ def _begin(following: Following, job: Job, wish: starting.Wish, line: starting.L
     """Open the sandbox, then save the job, then start it."""
     following.stage("starting the sandbox")
     try:
-        line.connection = starting.open_sandbox(job.run, wish, lambda _: None)
+        line.connection = starting.open_sandbox(job.run, wish, lambda name, text: following.stage(text or f"starting the {name}"))
         for notice in line.connection.facts.get("notices", []):
             console.say(f"remora: {notice}")
         job = replace(job, where=starting.where(line.connection))
@@ -85,7 +85,7 @@ def leave(job: Job, wish: starting.Wish, console: Console) -> str:
         raise InputError("a detached run cannot write to standard output; give the output notebook a name")
     clock = Clock()
     console.status(f"starting the sandbox · {clock}")
-    connection = starting.open_sandbox(job.run, wish, lambda _: None)
+    connection = starting.open_sandbox(job.run, wish, lambda name, text: console.status(f"{text or name} · {clock}"))
     for notice in connection.facts.get("notices", []):
         console.say(f"remora: {notice}")
     job = replace(job, where=starting.where(connection))

@@ -14,10 +14,10 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .. import client as clients
-from .. import images
+from .. import specs
 from ..client import Connection, Sink
 from ..errors import RemoraError, Unavailable
 from ..options import CellOptions
@@ -46,23 +46,13 @@ class Wish:
     cell_limit: float | None = None
     """Seconds that one cell may take."""
     start_limit: float = 60.0
-    """Seconds until its sandbox must be there."""
+    """Seconds until its sandbox must be there, counted anew while its image is being built."""
 
     def spec(self) -> SandboxSpec:
         """Return how the sandbox is made: for this run alone, so it ends when nothing runs any more."""
-        options = self.options
-        environment = images.carried_environment() | dict(self.place.environment) | dict(options.environment)
-        return SandboxSpec(
-            image=self.place.image,
-            resources=options.resources,
-            folder=self.folder,
-            files=options.files,
-            on=options.on,
-            jail=options.jail,
-            home=os.path.expanduser("~"),
-            environment=tuple(environment.items()),
-            idle=0.0 if options.idle is None else options.idle,
-        )
+        image = specs.recipe(self.options, self.place.image)
+        made = specs.spec(self.options, image.to_spec(), self.folder, dict(self.place.environment))
+        return made if made.idle is not None else replace(made, idle=0.0)
 
 
 class Line:
@@ -78,18 +68,24 @@ class Line:
             self.connection.send(message)
 
 
-def open_sandbox(run: str, wish: Wish, stage: Callable[[str], None]) -> Connection:
+def open_sandbox(run: str, wish: Wish, stage: Callable[[str, str], None]) -> Connection:
     """Open a sandbox for one run and return the connection to it."""
     client = clients.client()
 
     async def open_and_connect() -> Connection:
-        facts = await client.open(OpenSession(f"run-{run}", SESSION, wish.spec().to_dict()), stage)
-        connection = Connection(client, facts)
-        await connection.connect()
-        return connection
+        async with asyncio.timeout(wish.start_limit) as limit:
+
+            def go_on(name: str, text: str) -> None:
+                limit.reschedule(asyncio.get_running_loop().time() + wish.start_limit)
+                stage(name, text)
+
+            facts = await client.open(OpenSession(f"run-{run}", SESSION, wish.spec().to_dict()), go_on)
+            connection = Connection(client, facts)
+            await connection.connect()
+            return connection
 
     try:
-        return client.run(asyncio.wait_for(open_and_connect(), wish.start_limit))
+        return client.run(open_and_connect())
     except TimeoutError:
         raise Unavailable(f"no sandbox was there after {wish.start_limit:g} s; give it longer with --start-timeout") from None
 

@@ -3,7 +3,7 @@
 Law: values only; nothing is built here, and nothing but the standard library is imported.
 """
 
-from .mirror import Mirror, carried_environment, guest_file
+from .mirror import GUEST_NEEDS, Mirror, carried_environment, guest_file
 from .recipe import Image
 
-__all__ = ["Image", "Mirror", "carried_environment", "guest_file"]
+__all__ = ["GUEST_NEEDS", "Image", "Mirror", "carried_environment", "guest_file"]

@@ -60,16 +60,21 @@ class Mirror:
         return MirrorBase(**asdict(self))
 
 
+GUEST_NEEDS = ("comm>=0.2", "dill>=0.4,<0.5", "ipython>=8.20,<10", "ipywidgets>=8.1,<9", "pip>=23", "xxhash>=3.4,<5")
+"""What a guest imports beside the standard library, and pip; a mirror has it, behind another base it is a tree of its own."""
+
+
 def guest_file() -> str:
     """Return the file that starts a guest of this version."""
     return str(Path(__file__).resolve().parents[1] / "guest" / "__main__.py")
 
 
-_CARRIED = re.compile(
+CARRIED = re.compile(
     r"LANG|LC_.*|TZ|PYTHON(HASHSEED|WARNINGS|DONTWRITEBYTECODE|UTF8|IOENCODING)|(OMP|MKL|OPENBLAS|NUMEXPR|BLIS|NVPL)_.*"
     r"|(PIP|UV)_.*|(HTTPS?|FTP|NO|ALL)_PROXY|SSL_CERT_(FILE|DIR)|(REQUESTS|CURL)_CA_BUNDLE",
     re.IGNORECASE,
 )
+"""Names of variables that change results or that installing needs."""
 
 
 def carried_environment() -> dict[str, str]:
@@ -78,7 +83,7 @@ def carried_environment() -> dict[str, str]:
     Those that change results (locale, hash seed, threads, numeric libraries) or that installing needs (pip, proxies,
     certificates); nothing else, since environments hold secrets.
     """
-    return {name: value for name, value in os.environ.items() if _CARRIED.fullmatch(name)}
+    return {name: value for name, value in os.environ.items() if CARRIED.fullmatch(name)}
 
 
 def _roots(inside: tuple[str, ...]) -> tuple[str, ...]:

@@ -196,7 +196,11 @@ class Image:
     @property
     def keys(self) -> tuple[str, ...]:
         """Return a key for the base and for what each step makes of it: equal keys make the same thing."""
-        keys = [_key(FORMAT, self.base)]
+        return self.keys_above("")
+
+    def keys_above(self, there: str) -> tuple[str, ...]:
+        """Return the keys where the base holds something that the recipe does not name, such as packages of a mirror."""
+        keys = [_key(FORMAT + there, self.base)]
         for step in self.steps:
             keys.append(_key(keys[-1], step))
         return tuple(keys)

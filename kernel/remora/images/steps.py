@@ -16,7 +16,7 @@ from ..errors import OptionError
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}(:[A-Za-z0-9._-]{1,50})?")
 _PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]+(:[a-z0-9]+)?(=[A-Za-z0-9.+:~-]+)?")
 _VARIABLE = re.compile(r"[A-Za-z_]\w*")
-_VERSION = re.compile(r"3\.(8|9|[1-9][0-9])(\.[0-9]+)?")
+_VERSION = re.compile(r"3\.[1-9][0-9](\.[0-9]+)?")
 
 
 @dataclass(frozen=True)
@@ -245,7 +245,7 @@ METADATA = (Env, Workdir)
 def check_version(version: str) -> str:
     """Return a version of Python; OptionError if it is none."""
     if not _VERSION.fullmatch(version):
-        raise OptionError(f"python={version} is no version of Python; write it like python=3.12")
+        raise OptionError(f"python={version} is no version of Python that sandboxes can have; write it like python=3.12")
     return version
 
 

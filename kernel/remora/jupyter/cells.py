@@ -10,13 +10,15 @@ import queue
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import CancelledError, Future
 from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any
 
+from .. import client as clients
 from ..client import Connection, Sink, new_run
 from ..errors import RemoraError, RemoteError, RunEnded, from_dict
-from ..states import ENDED, RunState
+from ..states import ENDED, EndReason, RunState
 from ..wire import Buffer, Fields, InputReply, Record, RunId, StartRun
 from . import variables
 from .front import Front
@@ -62,8 +64,30 @@ class CellRun:
         self._lock = threading.Lock()
         self.run: RunId = new_run()
         self.result: Record | None = None
+        self._opening: Future[Fields] | None = None
         self._stopped = 0
         self._hint_at: float | None = None
+
+    def wait_for(self, work: Callable[[Callable[[str, str], None]], Coroutine[Any, Any, Fields]]) -> Fields:
+        """Wait for work on the client's loop that `work` makes, given who hears of its stages; the status line goes on meanwhile.
+
+        Cancel and the stop button end it: RunEnded, KeyboardInterrupt.
+        """
+        with self._front.hearing():
+            waiting = self._opening = clients.client().start(work(self.progress.stage_words))
+            try:
+                while True:
+                    moment = self.progress.next_tick(time.monotonic())
+                    with suppress(TimeoutError):
+                        return waiting.result(None if moment is None else max(0.0, moment - time.monotonic()))
+                    if waiting.done():
+                        return waiting.result()
+                    self.progress.tick(time.monotonic())
+            except CancelledError:
+                raise RunEnded("cancelled before it began", reason=EndReason.CANCELLED.value) from None
+            finally:
+                waiting.cancel()
+                self._opening = None
 
     def execute(self, code: str, name: str, options: CellOptions, fields: Fields) -> None:
         """Run the cell to its end, and bind its variables.
@@ -95,6 +119,8 @@ class CellRun:
     def cancel(self) -> None:
         """End the run; from any thread."""
         self._items.put(CANCEL)
+        if (opening := self._opening) is not None:
+            opening.cancel()
 
     def take(self, item: Record | RemoraError) -> None:
         """Take what comes of the run (on the client's loop).
@@ -200,6 +226,7 @@ class CellRun:
         delivery = variables.unload(result, self._session, cargo, self._namespace, self._fetch)
         variables.bind(delivery, self._session, self._namespace)
         self.progress.fetched(delivery.nbytes)
+        self._session.remember(result.content.get("installed") or [])
         self._front.add_payload(result.content.get("payload") or [])
         error = failure(result, self._namespace)
         if error is not None:

@@ -172,6 +172,12 @@ class Progress:
         new = {name: self._clock() - self._began if seconds is None else seconds} if name else {}
         self._change(stage=name, stages={**self.line.stages, **new})
 
+    def stage_words(self, name: str, words: str) -> None:
+        """Enter a stage and say more about it, or only say something else about the present one."""
+        with self._lock:
+            new = {} if name in self.line.stages else {name: self._clock() - self._began}
+            self._change(stage=words or name, stages={**self.line.stages, **new})
+
     def place(self, **facts: str) -> None:
         """Set what is known of the place, by the names of StatusLine: machine, session, jail, gpu, cost, message."""
         self._change(**facts)

@@ -12,6 +12,7 @@ import uuid
 from typing import Any
 
 from .. import client as clients
+from .. import specs
 from ..errors import OptionError, RemoraError, RemoteError, RunEnded
 from ..states import EndReason
 from ..sync.names import analyse
@@ -47,7 +48,7 @@ class Remote:
 
     def run_cell(self, line: str, cell: str) -> DetachedRun | None:
         """Run a cell in its session's sandbox and wait for it; with `--detach` return its handle at once."""
-        given = options.parse(line, self._evaluate)
+        given = specs.with_script(options.parse(line, self._evaluate), header.script_block(cell))
         session = self.sessions.get(given.over(self.defaults).session)
         chosen = given.over(session.options).over(self.defaults)
         if chosen.both:
@@ -56,7 +57,7 @@ class Remote:
         progress = self._progress(session, cancel_widget(lambda: run.cancel(), live=comms is not None, comms=comms))
         run = CellRun(self.front, session, self.shell.user_ns, progress)
         try:
-            self.sessions.ensure(session, chosen, run.say, progress.stage)
+            self.sessions.ensure(session, chosen, run.say, run.wait_for)
             session.options = chosen.lasting()
             progress.place(jail=str(run.connection.facts.get("jail", "")))
             if chosen.detach:

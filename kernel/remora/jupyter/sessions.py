@@ -6,14 +6,14 @@ to cell.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from typing import Any
 
-from .. import images
+from .. import specs
 from ..client import Client, Connection
 from ..errors import RunEnded
+from ..images import Image
 from ..resources import SandboxSpec
 from ..sync.handles import lives_in
 from ..sync.ledger import Ledger
@@ -21,6 +21,8 @@ from ..sync.names import hidden
 from ..wire import Fields, LeaveKernel, OpenSession, SandboxId, StopSandboxes
 from .options import CellOptions
 
+Wait = Callable[[Callable[[Callable[[str, str], None]], Coroutine[Any, Any, Fields]]], Fields]
+"""Waits for work on the client's loop that is made with somebody who hears of its stages: name, and more in words."""
 _AT_OPENING = ("cpu", "memory", "env", "files", "jail", "idle")
 """Options that a sandbox takes on when it is opened, and that do not identify it."""
 
@@ -33,6 +35,8 @@ class Session:
         self.name = name
         self.connection: Connection | None = None
         self.identity: object = None
+        self.image: Image | None = None
+        """What the sandbox has, and the next one will have; None before the first."""
         self.ledger = Ledger(name)
         self.options = CellOptions()
         self.made_with: CellOptions | None = None
@@ -60,6 +64,11 @@ class Session:
             tell(f"{names} will count when session {self.name} gets its next sandbox; --fresh gives it one now")
             self.made_with = options
 
+    def remember(self, requirements: list[str]) -> None:
+        """Take note of packages that code has installed: the session's next sandbox has them, too."""
+        if requirements and self.image is not None:
+            self.image = specs.grown(self.image, self.image.pip_install(requirements))
+
     def lost_names(self, namespace: dict[str, Any]) -> list[str]:
         """Return the names of what is lost with the sandbox: held there, with nothing or a mere stand-in here."""
         stand_ins = {name for name, value in namespace.items() if lives_in(value) == self.name}
@@ -74,43 +83,35 @@ class Sessions:
         self.kernel = kernel
         self.named: dict[str, Session] = {}
         self._client = client
-        self._image: Fields | None = None
+        self._mirror: Image | None = None
         self._used = False
 
     def get(self, name: str) -> Session:
         """Return the session of this name, new if need be."""
         return self.named.setdefault(name, Session(name))
 
-    def spec(self, options: CellOptions) -> SandboxSpec:
-        """Return how a sandbox for these options is to be made, from here: this environment, this folder."""
-        if self._image is None:
-            self._image = images.Image().to_spec()
-        return SandboxSpec(
-            image=self._image,
-            resources=options.resources,
-            folder=os.getcwd(),
-            files=options.files,
-            on=options.on,
-            jail=options.jail,
-            home=os.path.expanduser("~"),
-            environment=tuple((images.carried_environment() | dict(options.environment)).items()),
-            idle=options.idle,
-        )
+    def image(self, session: Session, options: CellOptions) -> Image:
+        """Return what a sandbox for these options has: what the session has by now, and what is asked for more."""
+        if self._mirror is None:
+            self._mirror = Image.mirror()
+        wanted = specs.recipe(options, self._mirror)
+        return wanted if session.image is None or options.fresh else specs.grown(session.image, wanted)
 
-    def ensure(
-        self, session: Session, options: CellOptions, tell: Callable[[str], None], stage: Callable[[str], None]
-    ) -> Connection:
-        """Return the connection to the session's sandbox, opened if need be; lines for the user go to `tell`."""
-        spec = self.spec(options)
-        if session.alive and session.connection is not None and session.identity == spec.identity and not options.fresh:
+    def ensure(self, session: Session, options: CellOptions, tell: Callable[[str], None], wait: Wait) -> Connection:
+        """Return the connection to the session's sandbox, opened or given more if need be; lines for the user go to `tell`."""
+        image = self.image(session, options)
+        spec = specs.spec(options, image.to_spec())
+        living = session.alive and session.identity == spec.identity and not options.fresh
+        if living and session.connection is not None and session.image == image:
             session.say_what_waits(options, tell)
             return session.connection
-        connection = self.open(session, spec, tell, stage, fresh=options.fresh)
-        session.made_with = options
+        connection = self.open(session, spec, tell, wait, fresh=options.fresh)
+        session.image = image
+        session.made_with = session.made_with if living else options
         return connection
 
     def open(
-        self, session: Session, spec: SandboxSpec, tell: Callable[[str], None], stage: Callable[[str], None], fresh: bool = False
+        self, session: Session, spec: SandboxSpec, tell: Callable[[str], None], wait: Wait, fresh: bool = False
     ) -> Connection:
         """Open the session's sandbox, or another one when the spec's identity has changed."""
         client = self._client()
@@ -118,7 +119,7 @@ class Sessions:
             self.stop(session)
         gone = session.sandbox if session.connection is not None and session.connection.ended else None
         request = OpenSession(self.kernel, session.name, spec.to_dict(), instead_of=SandboxId(gone) if gone else None)
-        facts = client.run(client.open(request, stage))
+        facts = wait(lambda stage: client.open(request, stage))
         if session.alive and session.sandbox != facts["id"]:
             self._say_what_stays(session, tell)
         try:
@@ -127,12 +128,17 @@ class Sessions:
             if facts["new"]:
                 raise
         # it was ending when we asked, and the backend had not heard of it yet
-        facts = client.run(client.open(replace(request, instead_of=facts["id"]), stage))
+        request = replace(request, instead_of=facts["id"])
+        facts = wait(lambda stage: client.open(request, stage))
         return self.take(session, facts, spec.identity, tell)
 
     def take(self, session: Session, facts: Fields, identity: object, tell: Callable[[str], None]) -> Connection:
         """Make a sandbox that is open the session's own."""
         client = self._client()
+        for line in facts.get("notices", []):
+            tell(line)
+        if session.alive and session.connection is not None and session.sandbox == facts["id"]:
+            return session.connection
         connection = Connection(client, facts)
         self._used = True
         client.run(connection.connect())
@@ -143,15 +149,14 @@ class Sessions:
         if session.connection is None or session.sandbox != facts["id"]:
             session.ledger.forget()
         session.connection, session.identity = connection, identity
-        for line in facts.get("notices", []):
-            tell(line)
         return connection
 
     def adopt(self, session: Session, sandbox: str, spec: SandboxSpec) -> Connection:
         """Make a living sandbox, opened by whatever kernel, this session's own."""
         client = self._client()
         request = OpenSession(self.kernel, session.name, spec.to_dict(), SandboxId(sandbox))
-        facts = client.run(client.open(request, lambda _: None))
+        facts = client.run(client.open(request, lambda *_: None))
+        session.image = Image.from_dict(spec.image)
         return self.take(session, facts, spec.identity, lambda _: None)
 
     def _say_what_stays(self, session: Session, tell: Callable[[str], None]) -> None:

@@ -10,7 +10,7 @@ from remora.sync.handles import RemoteValue, lives_in
 from remora.sync.ledger import Ledger, Outgoing, Snapshot
 from remora.sync.names import CellNames, analyse, function_reads, hidden
 from remora.sync.raised import decode_exception, encode_exception
-from remora.sync.sides import check, differences, sides
+from remora.sync.sides import check
 
 __all__ = [
     "CellNames",
@@ -26,12 +26,10 @@ __all__ = [
     "decode",
     "decode_each",
     "decode_exception",
-    "differences",
     "encode",
     "encode_exception",
     "fingerprint",
     "function_reads",
     "hidden",
     "lives_in",
-    "sides",
 ]

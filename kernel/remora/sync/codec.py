@@ -83,15 +83,15 @@ def encode(
     values: Mapping[str, object],
     *,
     namespace: dict[str, Any],
-    peer: Mapping[str, Any] | None = None,
+    packages: Mapping[str, str] | None = None,
     loose: frozenset[str] = frozenset(),
 ) -> Encoded:
     """Turn variables into bytes; those that cannot travel are in `failures`, the others are not harmed by them.
 
-    `peer` is what `sides()` said on the other side; where its dill differs, dill's own constructors are not used. `loose` names
-    the modules that the other side cannot import: what is defined in them goes by value, with what it uses of its module.
+    `packages` are versions of the other side's; where its dill differs, dill's own constructors are not used. `loose` names the
+    modules that the other side cannot import: what is defined in them goes by value, with what it uses of its module.
     """
-    borrows = sides.same_dill(peer)
+    borrows = sides.same_dill(packages)
     left = dict(values)
     failures: dict[str, SendError] = {}
     with no_garbage_collection():
@@ -129,7 +129,7 @@ def _attempt(
         except Exception as error:  # reducers of the user's and of libraries' classes run here
             failed[name] = error
         ends.append((file.tell(), len(buffers)))
-    head = _head(tuple(values), ends)
+    head = _head(tuple(values), ends, packer)
     stream = head + file.getvalue() if not failed else b""
     raw = tuple(buffer.raw() for buffer in buffers)
     return Encoded(tuple(values), stream, raw, frozenset(packer.deps)), failed
@@ -142,8 +142,8 @@ def _keep(buffer: pickle.PickleBuffer, buffers: list[pickle.PickleBuffer]) -> bo
     return False
 
 
-def _head(names: tuple[str, ...], ends: list[tuple[int, int]]) -> bytes:
-    text = json.dumps({"names": names, "ends": ends, "sides": sides.interpreter()}).encode()
+def _head(names: tuple[str, ...], ends: list[tuple[int, int]], packer: Packer) -> bytes:
+    text = json.dumps({"names": names, "ends": ends, "needs": sides.needs(packer.kinds, packer.bytecode)}).encode()
     return HEAD.pack(MAGIC, len(text)) + text
 
 
@@ -162,7 +162,7 @@ def decode_each(stream: bytes, buffers: Sequence[Buffer], *, namespace: dict[str
     if magic != MAGIC:
         raise SendError("what arrived is not a stream of variables; both sides need the same version of Remora")
     head = json.loads(bytes(view[HEAD.size : HEAD.size + length]))
-    sides.check(head["sides"])
+    sides.check(head["needs"])
     body = view[HEAD.size + length :]
     ready = [_writeable(buffer) for buffer in buffers]
     with no_garbage_collection(), receiving.into(namespace):

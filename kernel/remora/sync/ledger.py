@@ -56,10 +56,10 @@ class _Closure:
 class Ledger:
     """One side's account of a session."""
 
-    def __init__(self, session: str = "main", peer: Mapping[str, Any] | None = None) -> None:
-        """Start with nothing held on the other side, which told its `sides()` in `peer`."""
+    def __init__(self, session: str = "main", packages: Mapping[str, str] | None = None) -> None:
+        """Start with nothing held on the other side, which has `packages` of these versions; None: those of this side."""
         self.session = session
-        self.peer = peer
+        self.packages = packages
         self.held: dict[str, Mark] = {}
 
     def outgoing(self, names: Iterable[str], namespace: dict[str, Any], *, explicit: bool = False) -> Outgoing:
@@ -133,7 +133,7 @@ class Ledger:
         return now != was or (not now and name not in self.held)
 
     def _encode(self, names: Iterable[str], namespace: dict[str, Any], failures: dict[str, SendError]) -> Encoded:
-        encoded = encode({name: namespace[name] for name in sorted(names)}, namespace=namespace, peer=self.peer)
+        encoded = encode({name: namespace[name] for name in sorted(names)}, namespace=namespace, packages=self.packages)
         encoded.failures.update(failures)
         return encoded
 

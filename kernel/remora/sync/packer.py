@@ -33,8 +33,15 @@ class Packer(pickle.Pickler):
         self.deps: set[str] = set()
         self.roots: set[int] = set()
         self.met: list[type] = []
+        self.bytecode = False
+        """Whether there is some in the stream."""
         self._table = dict(TABLE)
         self._boxes: dict[int, Box] = {}
+
+    @property
+    def kinds(self) -> list[type]:
+        """Return the types met that have no row in our table."""
+        return list(self._table)[len(TABLE) :]
 
     def reducer_override(self, value: Any) -> Any:
         """Take a value apart by the table's row for its type."""

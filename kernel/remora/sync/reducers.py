@@ -108,6 +108,7 @@ def reduce_box(packer: Any, box: Box) -> Any:
 def reduce_code(packer: Any, code: types.CodeType) -> Any:
     """Send bytecode; its source goes along where no file holds it."""
     source = None if packer.marking else _source(code.co_filename)
+    packer.bytecode = True
     return receiving.make_code, (_bytecode(code), code.co_filename, source)
 
 

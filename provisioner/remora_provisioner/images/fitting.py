@@ -55,11 +55,13 @@ class Fitting:
             self,
             folders=(*(str(top / site) for top in tops), *self.folders),
             programs=(*(str(top / "bin") for top in tops), *self.programs),
-            shown=(*self.shown, *{str(top.parent) for top in tops}),
             environment=(*self.environment, *environment),
         )
 
     def behind(self, farms: Sequence[Path], site: str) -> Fitting:
         """Return the fitting with trees behind everything else, where they clash with nothing."""
-        folders = (*self.folders, *(str(farm / site) for farm in farms))
-        return replace(self, folders=folders, shown=(*self.shown, *{str(farm.parent) for farm in farms}))
+        return replace(self, folders=(*self.folders, *(str(farm / site) for farm in farms)))
+
+    def showing(self, folder: Path) -> Fitting:
+        """Return the fitting with one more folder to be seen."""
+        return replace(self, shown=(*self.shown, str(folder)))

@@ -28,7 +28,7 @@ def add(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def test_no_name_and_the_native_names_are_this_python(add: Any) -> None:
     """A kernelspec that says just "python", or names this interpreter, is this environment too."""
-    ours = Image().to_spec()
+    ours = Image()
     add("same", {"argv": [sys.executable, "-m", "ipykernel_launcher"], "language": "python", "env": {"A": "b"}})
     add("generic", {"argv": ["python3", "-m", "ipykernel_launcher"]})
     for name in (None, "python3", "remora", "same", "generic"):

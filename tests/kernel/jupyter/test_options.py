@@ -79,7 +79,7 @@ def test_every_option():
     """Every option of the table ends up where CellOptions says."""
     found = read(
         "on=here gpu=A100,H100:2 cpu=0.5 memory=1GiB timeout=2s idle=20m files=ro session=second jail=landlock env=A=1 "
-        "-i x,y --out model --no-sync --detach --fresh --both"
+        "pip='a>=1,<2 b' requirements=r.txt python=3.12 image=mine -i x,y --out model --no-sync --detach --fresh --both"
     )
     assert found == CellOptions(
         Resources((Gpu("A100"), Gpu("H100", 2)), 0.5, 2**30),
@@ -88,10 +88,14 @@ def test_every_option():
         "second",
         "landlock",
         (("A", "1"),),
-        2.0,
-        1200.0,
-        ("x", "y"),
-        ("model",),
+        pip=("a>=1,<2", "b"),
+        requirements=("r.txt",),
+        python="3.12",
+        image="mine",
+        timeout=2.0,
+        idle=1200.0,
+        inputs=("x", "y"),
+        outputs=("model",),
         sync=False,
         detach=True,
         fresh=True,
@@ -112,6 +116,48 @@ def test_variables_in_and_out():
     assert "2x" in refused("-i 2x")
     assert "class" in refused("-o class")
     assert "model.weights" in refused("-o model.weights")
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("pip=torch", ("torch",)),
+        ('pip="torch>=2.1,<3 transformers[torch]"', ("torch>=2.1,<3", "transformers[torch]")),
+        ("pip=a,b", ("a", "b")),
+        ("pip='a, b == 1.*, c[x,y]~=2'", ("a", "b == 1.*", "c[x,y]~=2")),
+        ("pip='a (>=1,<2)'", ("a (>=1,<2)",)),
+        ("pip='a>= 1.0 , <2 b'", ("a>= 1.0 , <2", "b")),
+        ("pip='a; python_version < \"3.12\"'", ('a; python_version < "3.12"',)),
+        ("pip='a @ https://x.org/a.whl b'", ("a @ https://x.org/a.whl", "b")),
+        ("pip='git+https://x.org/a.git ./b-1.whl'", ("git+https://x.org/a.git", "./b-1.whl")),
+        ("pip={names}", ("x", "y")),
+        ("pip=a pip=b pip=a", ("a", "b")),
+        ("requirements='a b.txt' requirements=c", ("a b.txt", "c")),
+    ],
+)
+def test_packages(line, found):
+    """A new requirement begins behind a space or a comma, not at the commas of a specifier; lists and repetition add up."""
+    chosen = read(line)
+    assert (chosen.requirements if line.startswith("req") else chosen.pip) == found
+    assert build({"pip": chosen.pip or None}).pip == chosen.pip
+    assert parse(str(chosen), lambda _: None) == chosen
+
+
+@pytest.mark.parametrize(
+    ("line", "part"),
+    [
+        ("pip='-r file'", "remora.Image.pip_install"),
+        ("pip='a>=b=c!'", "no requirement"),
+        ("pip='a b$'", "'b$'"),
+        ("python=2.7", "python=3.12"),
+        ("python=snake", "python=3.12"),
+        ("image='a b'", "no name of an image"),
+        ("requirements=''", "the path of a file"),
+    ],
+)
+def test_wrong_packages(line, part):
+    """What is no requirement, version, name or path says how to write it."""
+    assert part in refused(line)
 
 
 def test_environment():
@@ -230,8 +276,6 @@ def test_options_of_later_versions(name):
     """An option of a later version is refused with what works instead, however it is written."""
     for line in (f"{name}=x", f"--{name} x", f"--{name}='x y' gpu=A100"):
         assert f"cannot do {name}= yet; {LATER[name]}" in refused(line)
-    if name in ("pip", "image", "requirements"):
-        assert "%pip install" in LATER[name]
 
 
 def test_expression_that_raises():
@@ -441,7 +485,7 @@ def test_command_takes_a_run():
         ("attach", "`%remote attach RUN`"),
         ("attach a b", "`%remote attach RUN`"),
         ("default gpus=1", "did you mean gpu?"),
-        ("default pip=x", "%pip install"),
+        ("default budget=3", "timeout="),
         ("stop 'a", "not closed"),
     ],
 )

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from remora.errors import SendError
-from remora.sync import check, decode, decode_exception, differences, encode, encode_exception, fingerprint, sides
+from remora.sync import check, decode, decode_exception, encode, encode_exception, fingerprint
 from remora.sync.codec import HEAD
 
 atoms = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary()
@@ -131,30 +131,51 @@ def test_the_standard_pickle_is_left_as_it_was() -> None:
 
 def test_another_python_is_found_before_anything_is_unpickled() -> None:
     """One line with both versions; nothing of the stream has run."""
-    encoded = encode({"x": 1}, namespace={})
-    magic, length = HEAD.unpack_from(encoded.stream)
-    head = json.loads(encoded.stream[HEAD.size : HEAD.size + length])
-    head["sides"]["python"] = [3, 9]
-    text = json.dumps(head).encode()
-    broken = HEAD.pack(magic, len(text)) + text + b"not a pickle"
+    broken = from_elsewhere({"f": lambda: 1}, python=[3, 9], magic="00")
     with pytest.raises(SendError, match=r"^Python 3\.9 there and Python 3\.\d+ here: .*python=3\.\d+$"):
         decode(broken, [], namespace={})
 
 
-def test_sides_agree_with_themselves_and_name_other_packages() -> None:
-    """A different package version is a text, not an error."""
-    other = sides()
-    check(other)
-    other["packages"] = other["packages"] | {"numpy": "1.0"}
-    assert differences(other) == [f"numpy 1.0 there, {np.__version__} here"]
+def from_elsewhere(values: dict[str, object], **needs: object) -> bytes:
+    """Return a stream that needs something else than it does, and that nobody could unpickle."""
+    encoded = encode(values, namespace={})
+    magic, length = HEAD.unpack_from(encoded.stream)
+    head = json.loads(encoded.stream[HEAD.size : HEAD.size + length])
+    assert needs.keys() <= head["needs"].keys()
+    head["needs"] |= needs
+    text = json.dumps(head).encode()
+    return HEAD.pack(magic, len(text)) + text + b"not a pickle"
+
+
+def test_data_is_read_by_any_python() -> None:
+    """Without bytecode in it, a stream does not ask for a Python."""
+    encoded = encode({"x": {"a": [1.5]}, "y": np.arange(3)}, namespace={})
+    magic, length = HEAD.unpack_from(encoded.stream)
+    head = json.loads(encoded.stream[HEAD.size : HEAD.size + length])
+    assert head["needs"].keys() == {"python", "packages"} and not head["needs"]["packages"]
+    head["needs"]["python"] = [3, 9]
+    text = json.dumps(head).encode()
+    stream = HEAD.pack(magic, len(text)) + text + encoded.stream[HEAD.size + length :]
+    assert decode(stream, encoded.buffers, namespace={})["x"] == {"a": [1.5]}
+
+
+def test_another_generation_of_a_package_is_found_before_anything_is_unpickled() -> None:
+    """The error names the package, both versions and the fix; another version of one generation is no matter."""
+    scalar = {"x": np.float64(3)}
+    major = int(np.__version__.split(".")[0])
+    with pytest.raises(SendError, match=rf'^numpy {major - 1}\.9\.9 there and numpy {np.__version__} here: .*pip="numpy=='):
+        decode(from_elsewhere(scalar, packages={"numpy": f"{major - 1}.9.9"}), [], namespace={})
+    check({"packages": {"numpy": f"{major}.999", "no_such_package": "1"}})
+    with pytest.raises(SendError, match="numpy 0"):
+        check({"packages": {"numpy": "0.9"}})
 
 
 def test_dill_alone_is_not_used_where_it_differs() -> None:
     """A view of a dictionary needs dill's constructor, which another version may not have; the rest travels."""
-    other = sides() | {"packages": {"dill": "0.0"}}
-    encoded = encode({"v": {"a": 1}.keys(), "f": lambda: 1, "c": [1]}, namespace=globals(), peer=other)
+    other = {"dill": "0.0"}
+    encoded = encode({"v": {"a": 1}.keys(), "f": lambda: 1, "c": [1]}, namespace=globals(), packages=other)
     assert (encoded.names, list(encoded.failures)) == (("f", "c"), ["v"])
-    assert encode({"v": {"a": 1}.keys()}, namespace=globals(), peer=sides()).names == ("v",)
+    assert encode({"v": {"a": 1}.keys()}, namespace=globals(), packages=None).names == ("v",)
 
 
 def test_a_foreign_stream_is_an_error() -> None:

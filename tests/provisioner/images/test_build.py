@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,7 +22,8 @@ from remora.images import Image
 from remora.images.steps import PythonBase
 from remora_provisioner.images.build import resolver
 from remora_provisioner.images.build.local import ignored
-from remora_provisioner.images.build.run import Built, Progress, build
+from remora_provisioner.images.build.run import Progress, build
+from remora_provisioner.images.built import Built, find
 from remora_provisioner.images.records import Records
 from remora_provisioner.images.store import Store
 
@@ -86,7 +88,7 @@ def test_packages_are_installed_with_what_they_need(root: Path, wheels: Path) ->
     """The tree has both packages, compiled, and a program that finds its Python on the path; the store is sound."""
     heard: list[Progress] = []
     built = build(pip(BARE, wheels, "upper-one"), root, heard.append)
-    farm = Store(root).farm(built.merged)
+    farm = Store(root).farm(built.trees[0])
     assert python(built, root, "import upper; upper.lower.answer()") == "42"
     assert (farm / built.site / "__pycache__" / f"lower.cpython-{built.version.replace('.', '')}.pyc").exists()
     program = (farm / "bin" / "upper").read_text()
@@ -101,7 +103,7 @@ def test_packages_are_installed_with_what_they_need(root: Path, wheels: Path) ->
 def test_record_of_a_program_says_what_it_is(root: Path, wheels: Path) -> None:
     """After a program was freed of the build's folder, RECORD still has its digest and size."""
     built = build(pip(BARE, wheels, "upper-one"), root, quiet)
-    farm = Store(root).farm(built.merged)
+    farm = Store(root).farm(built.trees[0])
     content = (farm / "bin" / "upper").read_bytes()
     digest = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode()
     record = next((farm / built.site).glob("Upper*.dist-info/RECORD")).read_text()
@@ -111,10 +113,11 @@ def test_record_of_a_program_says_what_it_is(root: Path, wheels: Path) -> None:
 def test_the_same_image_is_found_without_uv(root: Path, wheels: Path, no_uv: Callable[[], None]) -> None:
     """A second build starts no uv and says nothing."""
     image = pip(BARE, wheels, "upper-one", "other<2")
+    assert find(image, root) is None
     first = build(image, root, quiet)
     no_uv()
     heard: list[Progress] = []
-    assert build(image, root, heard.append) == first
+    assert build(image, root, heard.append) == find(image, root) == first
     assert heard == []
     assert Built.from_dict(json.loads(json.dumps(first.to_dict()))) == first
 
@@ -145,7 +148,7 @@ def test_compiled_modules_of_a_wheel_are_made_anew(root: Path, wheels: Path) -> 
     make_wheel(wheels, "old", "1", {"old.py": "N = 1\n", compiled: "of another time"})
     built = build(pip(BARE, wheels, "old"), root, quiet)
     assert python(built, root, "import old; print(old.N)") == "1"
-    assert (Store(root).farm(built.merged) / built.site / compiled).read_bytes() != b"of another time"
+    assert (Store(root).farm(built.trees[0]) / built.site / compiled).read_bytes() != b"of another time"
 
 
 def test_a_step_above_does_not_install_again(root: Path, wheels: Path) -> None:
@@ -155,7 +158,6 @@ def test_a_step_above_does_not_install_again(root: Path, wheels: Path) -> None:
     assert len(same.trees) == 1
     newer = build(pip(lower, wheels, "other==2"), root, quiet)
     assert len(newer.trees) == 2
-    assert newer.merged not in newer.trees
     assert python(newer, root, "import other; print(other.NAME)") == "other 2"
     third = build(pip(pip(lower, wheels, "other==2"), wheels, "other>1"), root, quiet)
     assert third.trees == newer.trees
@@ -164,7 +166,7 @@ def test_a_step_above_does_not_install_again(root: Path, wheels: Path) -> None:
 def test_variables_and_folder_make_no_tree(root: Path) -> None:
     """`env` and `workdir` are in what was built; the last folder counts."""
     built = build(Image.mirror().env({"A": "1"}).workdir("/a").env({"B": "2"}).workdir("/b"), root, quiet)
-    assert (built.trees, built.merged, built.env, built.workdir) == ((), "", (("A", "1"), ("B", "2")), "/b")
+    assert (built.trees, built.env, built.workdir) == ((), (("A", "1"), ("B", "2")), "/b")
     assert built.python == sys.executable
 
 
@@ -178,6 +180,18 @@ def test_a_lost_tree_is_made_again_from_its_lock(root: Path, wheels: Path, monke
     again = build(image, root, quiet)
     assert again.keys == first.keys
     assert python(again, root, "import upper; upper.lower.answer()") == "42"
+
+
+def test_what_is_not_whole_is_not_found(root: Path, wheels: Path) -> None:
+    """Without its farm, or without its tree, an image has to be built; a build mends both."""
+    image = pip(BARE, wheels, "lower")
+    built = build(image, root, quiet)
+    shutil.rmtree(root / "farms" / built.trees[0])
+    assert find(image, root) is None
+    assert build(image, root, quiet) == find(image, root) == built
+    Store(root).remove_tree(built.trees[0])
+    assert find(image, root) is None
+    assert build(image, root, quiet) == find(image, root)
 
 
 def test_what_cannot_be_resolved_says_so_in_uvs_words(root: Path, wheels: Path) -> None:
@@ -231,8 +245,8 @@ def test_local_files_are_copied(root: Path, tmp_path: Path) -> None:
         (source / name).write_text("VALUE = 7\n")
     image = BARE.add_local_dir(source, "/data/p", copy=True, ignore=["*.bin", "notes.*"])
     built = build(image.add_local_file(source / "__init__.py", "/etc/one.py", copy=True), root, quiet)
-    farm = Store(root).farm(built.merged)
-    found = sorted(str(path.relative_to(farm)) for path in farm.rglob("*") if path.is_file())
+    farms = [Store(root).farm(tree) for tree in built.trees]
+    found = sorted(str(path.relative_to(farm)) for farm in farms for path in farm.rglob("*") if path.is_file())
     assert found == ["files/data/p/__init__.py", "files/data/p/data/one.csv", "files/etc/one.py"]
 
 

@@ -43,7 +43,7 @@ def installed(image: Image, wheels: Path, root: Path, *requirements: str) -> tup
         """Hear nothing."""
 
     built = build(image.pip_install(*requirements, index_url=NO_INDEX, find_links=str(wheels)), root, quiet)
-    described = Store(root).load(built.merged).files() if built.merged else []
+    described = [file for tree in built.trees for file in Store(root).load(tree).files()]
     return sorted(f.path.split("/")[-2] for f in described if f.path.endswith("/METADATA")), built
 
 
@@ -61,7 +61,7 @@ def test_what_differs_comes_first(tmp_path: Path, mirrored: Image, wheels: Path)
     """A conflicting requirement brings its own version, which the tree's place on the path prefers."""
     brought, built = installed(mirrored, wheels, tmp_path / "images", "other>=2")
     assert brought == ["other-2.0.dist-info"]
-    farm = Store(tmp_path / "images").farm(built.merged)
+    farm = Store(tmp_path / "images").farm(built.trees[-1])
     assert (farm / built.site / "other.py").read_text() == "NAME = 'other 2'\n"
 
 

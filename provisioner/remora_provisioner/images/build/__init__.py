@@ -12,8 +12,8 @@ from remora.images.steps import Local, Part, Pip, UvSync
 
 from . import local, pip, uv_sync
 from .bases import BASES
-from .work import Base, Made, Work
+from .work import Made, Work
 
-__all__ = ["BASES", "STEPS", "Base", "Made", "Work"]
+__all__ = ["BASES", "STEPS", "Made", "Work"]
 
 STEPS: dict[str, Callable[[Work, Part], Made]] = {Pip.kind: pip.install, UvSync.kind: uv_sync.sync, Local.kind: local.copy}

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 
 from remora.errors import ImageFailed
 from remora.images.steps import MirrorBase, Part, PythonBase
 
+from ..built import Base, mirrored
 from .resolver import Resolver
-from .work import Base, Work
+from .work import Work
 
 
 def mirror(work: Work, part: Part) -> Base:
@@ -20,7 +22,7 @@ def mirror(work: Work, part: Part) -> Base:
     assert isinstance(part, MirrorBase)
     if not os.access(part.executable, os.X_OK):
         raise work.failed(f"the kernel's Python {part.executable} is not there any more", "restart the kernel")
-    return Base(part.executable, part.version, (*part.site_packages, *part.roots))
+    return mirrored(part)
 
 
 def python(work: Work, part: Part) -> Base:
@@ -32,7 +34,7 @@ def python(work: Work, part: Part) -> Base:
     except ImageFailed:
         work.say(f"there is no Python {part.version} here; fetching one")
         advice = f"install Python {part.version} on this machine, or take a version that `uv python list` shows"
-        resolver.uv("python", "install", "--no-bin", part.version, advice=advice)
+        resolver.uv("python", "install", "--no-bin", part.version, advice=advice, UV_PYTHON_DOWNLOADS="manual")
         found = _find(resolver, part.version)
     return Base(found, ".".join(part.version.split(".")[:2]))
 
@@ -40,8 +42,15 @@ def python(work: Work, part: Part) -> Base:
 BASES: dict[str, Callable[[Work, Part], Base]] = {MirrorBase.kind: mirror, PythonBase.kind: python}
 
 
+def _search() -> str:
+    """Return a search path with the Pythons that pyenv has installed, and without its shims, at which uv gives up."""
+    pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
+    own = [folder for folder in os.environ.get("PATH", os.defpath).split(os.pathsep) if Path(folder) != pyenv / "shims"]
+    return os.pathsep.join([*own, *(str(folder) for folder in sorted(pyenv.glob("versions/*/bin"), reverse=True))])
+
+
 def _find(resolver: Resolver, version: str) -> str:
-    found = resolver.uv("python", "find", "--system", "--no-project", version).strip()
+    found = resolver.uv("python", "find", "--system", "--no-project", version, PATH=_search()).strip()
     # What is found may be a script that starts a Python (pyenv), so the Python itself is asked.
     code = "import os, sys; print(os.path.realpath(sys.executable))"
     return resolver.work.run([found, "-I", "-c", code]).strip()

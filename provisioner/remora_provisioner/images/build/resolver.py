@@ -21,8 +21,8 @@ from .work import Work
 NO_INDEX = "none"
 """As an `index_url`: packages come from `find_links` alone."""
 _DESCRIBING = ("METADATA", "WHEEL", "INSTALLER", "direct_url.json", "PKG-INFO", "requires.txt", "top_level.txt")
-_DIRECT = re.compile(r"\s*([A-Za-z0-9][\w.-]*)\s*(?:\[[^\]]*\])?\s*@\s*\S")
-_ADDRESS = re.compile(r"(?:\w+\+)?\w+://\S*?(?:/([A-Za-z0-9][\w.]*)-[^/]*\.whl)?(?:[#;\s].*)?")
+_PLACED = re.compile(r"(?m)^ \+ (\S+) @ (\S+)$")
+"""How uv says where a package lies that comes from no index."""
 
 
 def uv_binary() -> str:
@@ -47,10 +47,10 @@ class Resolver:
         options += [word for place in step.find_links for word in ("--find-links", place)]
         return cls(work, (*options, *(("--prerelease", "allow") if step.pre else ())))
 
-    def uv(self, *words: str, advice: str = "") -> str:
+    def uv(self, *words: str, advice: str = "", **variables: str) -> str:
         """Run uv and return its standard output; raises ImageFailed with its own words."""
         cache = {"UV_CACHE_DIR": str(self.work.root / "uv-cache"), "UV_NO_PROGRESS": "1", "NO_COLOR": "1"}
-        env = cache | {"UV_PYTHON_DOWNLOADS": "never", "UV_PREVIEW_FEATURES": "pylock"}
+        env = cache | {"UV_PYTHON_DOWNLOADS": "never", "UV_PREVIEW_FEATURES": "pylock"} | variables
         return self.work.run([uv_binary(), *words], env, advice or "correct the requirements, or the index they come from")
 
     def pip(self, *words: str) -> str:
@@ -58,19 +58,20 @@ class Resolver:
         return self.uv("pip", words[0], "--python", str(self.environment()), *words[1:])
 
     def missing(self, wanted: Sequence[str]) -> dict[str, str]:
-        """Return what would be installed for these words of `uv pip install`: name → version."""
+        """Return what would be installed for these words of `uv pip install`: name → what exactly, as a requirement."""
+        logged = self.work.log.tell()
         answer = json.loads(self.pip("install", "--dry-run", "--output-format", "json", *self.options, *wanted))
-        changes = answer.get("changes", [])
-        return {change["name"]: change["version"] for change in changes if change["action"] == "installed"}
+        said = Path(self.work.log.name).read_text(errors="replace")[logged:]
+        places = {name: f"{name} @ {place}" for name, place in _PLACED.findall(said)}  # which the answer leaves out
+        names = {change["name"]: change["version"] for change in answer.get("changes", []) if change["action"] == "installed"}
+        return {name: places.get(name, f"{name}=={version}") for name, version in names.items()}
 
     def lock(self, requirements: Sequence[str]) -> str:
         """Return the lock for what these requirements need beyond what is installed; empty if that is nothing."""
         missing = self.missing(["--", *requirements])
         if not missing:
             return ""
-        direct = {name: text for text in requirements if (name := _direct_name(text))}
-        pins = [direct.get(name) or f"{name}=={version}" for name, version in sorted(missing.items())]
-        (self.work.folder / "pins.txt").write_text("\n".join(pins) + "\n")
+        (self.work.folder / "pins.txt").write_text("".join(f"{pin}\n" for pin in sorted(missing.values())))
         target = self.work.folder / "pylock.toml"
         self.pip(
             "compile",
@@ -106,12 +107,6 @@ class Resolver:
             (folder / "pyvenv.cfg").write_text(version)
             _describe(self.work, folder / base.site)
         return python
-
-
-def _direct_name(requirement: str) -> str:
-    """Return the name in a requirement that says where its package is, spelled as uv does; empty for any other."""
-    found = _DIRECT.match(requirement) or _ADDRESS.fullmatch(requirement.strip())
-    return re.sub(r"[-_.]+", "-", found[1]).lower() if found and found[1] else ""
 
 
 def _describe(work: Work, site: Path) -> None:

@@ -15,38 +15,23 @@ import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from remora.errors import ImageFailed
 from remora.images.steps import Part
 
+from ..built import Base
 from ..records import Records
 from ..store import Store
 from ..tree import Tree
 
 LINES = 40  # of the log that an error carries
+SHOWN = 15  # of them in its text
 _DROPPED = ("VIRTUAL_ENV", "CONDA_PREFIX", "PYTHONHOME", "PYTHONPATH", "UV_PROJECT_ENVIRONMENT", "UV_SYSTEM_PYTHON", "UV_PYTHON")
 _SECRET = re.compile(r"://[^/@\s]+@")
 """Who asks an index, in its address; not for a log."""
 _WATCH = ("/bin/sh", "-c", "read -r _; kill -9 0")
 """Leads a command's group and ends it when our end of its pipe closes: a signal at our death would spare its children."""
-
-
-@dataclass(frozen=True)
-class Base:
-    """The Python that packages are for, and what counts as installed with it."""
-
-    python: str
-    """The interpreter, absolute."""
-    version: str
-    """Major and minor."""
-    sites: tuple[str, ...] = ()
-    """Folders whose packages count as installed, the first one first."""
-
-    @property
-    def site(self) -> str:
-        """Return where packages lie in a tree."""
-        return f"lib/python{self.version}/site-packages"
 
 
 @dataclass(frozen=True)
@@ -103,7 +88,8 @@ class Work:
         return self._run(argv, {})[0] == 0
 
     def _run(self, argv: Sequence[str], env: Mapping[str, str]) -> tuple[int, bytes]:
-        self.log.write(_SECRET.sub("://…@", f"$ {' '.join(argv)}\n").encode("utf-8", "replace"))
+        words = [os.path.basename(argv[0]), *argv[1:]]
+        self.log.write(_SECRET.sub("://…@", f"$ {' '.join(words)}\n").encode("utf-8", "replace"))
         self.log.flush()
         environment = {name: value for name, value in os.environ.items() if name not in _DROPPED} | dict(env)
         status, output = _run(argv, environment, self.folder, self.log)
@@ -114,9 +100,10 @@ class Work:
     def failed(self, what: str, advice: str = "") -> ImageFailed:
         """Return the error for this step, with the end of its log."""
         kind, lines = self.task.part.kind, last_lines(Path(self.log.name))
-        log = "\n".join(lines)
         text = f"the image's step {kind!r} failed: {what}; {advice or 'change the step and build again'}"
-        return ImageFailed(f"{text}\n{log}" if log else text, step=self.task.part.to_dict(), key=self.task.key, log=log)
+        told = [*_of_last_command(lines)[-SHOWN:], f"The whole log: remora image logs {self.task.key[:12]}"]
+        facts: dict[str, Any] = {"step": self.task.part.to_dict(), "key": self.task.key, "log": "\n".join(lines)}
+        return ImageFailed("\n  ".join([text, *told]), **facts)
 
 
 @contextlib.contextmanager
@@ -141,6 +128,12 @@ def last_lines(path: Path) -> list[str]:
         file.seek(max(0, path.stat().st_size - 32_768))
         return file.read().decode("utf-8", "replace").splitlines()[-LINES:]
     return []
+
+
+def _of_last_command(lines: Sequence[str]) -> Sequence[str]:
+    """Return what the last command wrote."""
+    starts = [place for place, line in enumerate(lines) if line.startswith("$ ")]
+    return lines[starts[-1] + 1 :] if starts else lines
 
 
 def _run(argv: Sequence[str], environment: Mapping[str, str], folder: Path, log: IO[bytes]) -> tuple[int, bytes]:

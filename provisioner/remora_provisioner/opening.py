@@ -1,0 +1,43 @@
+"""Somebody waits for a sandbox: hears what its image's build is doing, and may give it up."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+from remora.errors import RunEnded
+from remora.states import EndReason
+
+T = TypeVar("T")
+
+
+class Opening:
+    """One wait for a sandbox."""
+
+    def __init__(self, say: Callable[[str], None] = lambda _: None) -> None:
+        """Tell `say` what is going on."""
+        self.say = say
+        self._given_up = False
+        self._task: asyncio.Task[Any] | None = None
+
+    async def during(self, work: Coroutine[Any, Any, T]) -> T:
+        """Wait for work that can be given up. Raises RunEnded with the reason "cancelled" if it is."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._task = task
+        if self._given_up:
+            task.cancel()
+        try:
+            return await task
+        except asyncio.CancelledError:
+            if not self._given_up:
+                raise
+            raise RunEnded("cancelled while its image was being built", reason=EndReason.CANCELLED.value) from None
+        finally:
+            self._task = None
+
+    def give_up(self) -> None:
+        """End what is being waited for; what has been done by now is left as it is."""
+        self._given_up = True
+        if self._task is not None:
+            self._task.cancel()

@@ -1,0 +1,131 @@
+"""Packages that cells and functions declare, in a real kernel: built once, given to living sandboxes, remembered."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+
+import pytest
+from journeys.driving import Notebook, Place
+from provisioner.images.wheels_by_hand import make_source, make_wheel
+
+HANGS = """
+import time, pathlib
+def build_wheel(folder, settings=None, metadata=None):
+    pathlib.Path({reached!r}).touch()
+    time.sleep(600)
+"""
+
+
+@pytest.fixture(scope="module")
+def shared(place: Place) -> Notebook:
+    """Give the tests one kernel, in which the index is a folder beside the notebook."""
+    notebook = place.start("remora")
+    folder = notebook.folder / "wheels"
+    for name in ("alpha", "beta", "gamma"):
+        make_wheel(folder, name, "1.0", {f"{name}.py": f"NAME = '{name} 1'\n"}, programs=f"say-{name} = {name}:print")
+    make_wheel(folder, "alpha", "2.0", {"alpha.py": "NAME = 'alpha 2'\n"})
+    make_source(folder, "endless", "1.0", HANGS.format(reached=str(notebook.folder / "reached")))
+    variables = {"UV_NO_INDEX": "1", "UV_FIND_LINKS": str(folder), "PIP_NO_INDEX": "1"}
+    assert notebook.run(f"import os; os.environ |= {variables}").ok
+    assert notebook.remote("pass").ok
+    return notebook
+
+
+@pytest.fixture
+def session(notebook: Notebook) -> Iterator[str]:
+    """Give a test a session of its own, without a sandbox at the beginning and at the end."""
+    name = f"s{time.monotonic_ns()}"
+    yield name
+    assert notebook.run(f"%remote stop {name}").ok
+
+
+def test_a_living_session_is_given_more(notebook: Notebook, session: str):
+    """Packages come into the living sandbox, programs too, its variables stay; the next sandbox has them again."""
+    assert notebook.remote("kept = [1]; import os; pid = os.getpid()", f"session={session}").ok
+    assert notebook.remote("import alpha; alpha.NAME, kept", f"session={session} pip='alpha<2'").result == "('alpha 1', [1])"
+    assert (
+        notebook.remote("import beta; beta.NAME, os.getpid() == pid", f"session={session} pip=beta").result == "('beta 1', True)"
+    )
+    assert notebook.remote("!which say-alpha", f"session={session}").stdout.rstrip().endswith("/bin/say-alpha")
+    assert notebook.run(f"%remote stop {session}").ok
+    ran = notebook.remote("import alpha, beta; [alpha.NAME, beta.NAME]", f"session={session}")
+    assert ran.result == "['alpha 1', 'beta 1']"
+
+
+def test_what_was_imported_is_said_to_be_old(notebook: Notebook, session: str):
+    """A newer version of what is imported counts in the next sandbox, and a line says so; --fresh starts with the line alone."""
+    assert notebook.remote("import alpha", f"session={session} pip='alpha<2'").ok
+    ran = notebook.remote("alpha.NAME", f"session={session} pip='alpha>=2'")
+    assert ran.result == "'alpha 1'"
+    assert "alpha: imported before" in ran.stderr
+    assert notebook.remote("import alpha; alpha.NAME", f"session={session} pip='alpha>=2' --fresh").result == "'alpha 2'"
+
+
+def test_pip_in_a_cell_is_remembered(notebook: Notebook, session: str):
+    """`%pip install` counts at once, and in the session's next sandbox."""
+    install = f"%pip install -q --find-links {notebook.folder / 'wheels'} gamma\nimport gamma\ngamma.NAME"
+    ran = notebook.remote(install, f"session={session}")
+    assert ran.result == "'gamma 1'", ran.stdout
+    assert notebook.run(f"%remote stop {session}").ok
+    assert not notebook.remote("import gamma", f"session={session}").ok  # an option says where pip looks: not to be repeated
+    there = f"import os; os.environ['PIP_FIND_LINKS'] = {str(notebook.folder / 'wheels')!r}\n"
+    assert notebook.remote(f"{there}!pip install -q gamma", f"session={session}").ok
+    assert notebook.run(f"%remote stop {session}").ok
+    assert notebook.remote("import gamma; gamma.NAME", f"session={session}").result == "'gamma 1'"
+
+
+def test_a_script_block(notebook: Notebook, session: str):
+    """A PEP 723 block above `%%remote`, or below it, says what the cell needs."""
+    block = "# /// script\n# dependencies = ['{}']\n# ///\n"
+    ran = notebook.run(f"{block.format('beta')}%%remote session={session}\nimport beta; beta.NAME")
+    assert ran.result == "'beta 1'"
+    assert notebook.remote(f"{block.format('gamma')}import gamma; gamma.NAME", f"session={session}").result == "'gamma 1'"
+
+
+def test_a_file_of_requirements(notebook: Notebook, session: str):
+    """A file is read beside the notebook; one that is missing is an error, and the next cell runs."""
+    (notebook.folder / "needs.txt").write_text("beta\nalpha<2\n")
+    assert notebook.remote("import alpha; alpha.NAME", f"session={session} requirements=needs.txt").result == "'alpha 1'"
+    ran = notebook.remote("1", f"session={session} requirements=gone.txt")
+    assert "gone.txt cannot be read" in ran.error
+    assert notebook.remote("1", f"session={session} requirements=needs.txt").result == "1"
+
+
+def test_what_is_not_to_be_had(notebook: Notebook, session: str):
+    """The error has uv's words and where the log is; the sandbox lives on."""
+    assert notebook.remote("kept = 3", f"session={session}").ok
+    ran = notebook.remote("kept", f"session={session} pip=no-such-package-at-all")
+    assert "no-such-package-at-all was not found" in ran.error
+    assert "remora image logs" in ran.error
+    assert notebook.remote("kept", f"session={session}").result == "3"
+
+
+def test_a_build_is_stopped(notebook: Notebook, session: str):
+    """The stop button ends a build at once; its processes are gone, and the sandbox is as it was."""
+    assert notebook.remote("kept = 4", f"session={session}").ok
+    request = notebook.send(f"%%remote session={session} pip=endless\nkept")
+    deadline = time.monotonic() + 30
+    while not (notebook.folder / "reached").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    time.sleep(1.5)  # a quick cell shows no status line
+    pressed = time.monotonic()
+    notebook.interrupt()
+    (ran,) = notebook.collect(request)
+    assert ran.reply["ename"] == "KeyboardInterrupt"
+    assert ran.messages[-1]["at"] - pressed < 2.0
+    assert any("looking for endless" in line for line in ran.status_lines)
+    assert notebook.remote("kept", f"session={session}").result == "4"
+
+
+def test_a_bare_python(notebook: Notebook, session: str):
+    """`python=` begins without the kernel's packages; what Remora needs lies behind the cell's own."""
+    version = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    environment = "import os; [os.environ.pop(name, None) for name in ('UV_NO_INDEX', 'UV_FIND_LINKS')]"
+    assert notebook.run(environment).ok
+    code = "from importlib.util import find_spec; find_spec('sklearn')"
+    ran = notebook.remote(code, f"session={session} python={version}", timeout=180)
+    assert ran.ok and ran.result == "", ran.error
+    assert notebook.remote("import dill\n%pip --version", f"session={session}").ok
