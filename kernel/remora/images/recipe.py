@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from ..errors import InputError, OptionError
 from . import steps as s
@@ -171,6 +171,19 @@ class Image:
         with imports_elsewhere():
             yield
 
+    # -- on this machine
+
+    def build(self) -> Image:
+        """Build the image now instead of when it is first used, and return it. Raises ImageFailed."""
+        _builder().build(self)
+        return self
+
+    def publish(self, name: str) -> Image:
+        """Build the image and let a name stand for it on this machine, in place of any earlier one. Raises ImageFailed."""
+        check = s.check_name(name)
+        _builder().publish(self, check)
+        return self
+
     # -- the value
 
     def _with(self, step: s.Part) -> Image:
@@ -220,6 +233,30 @@ class Image:
         if not isinstance(base, s.BASES):
             raise OptionError(f"an image cannot begin with {base.kind!r}")
         return cls(base, tuple(s.from_dict(step) for step in data.get("steps", ())))
+
+
+class Builder(Protocol):
+    """Who builds images when they are asked to be built."""
+
+    def build(self, image: Image) -> None:
+        """Build an image."""
+
+    def publish(self, image: Image, name: str) -> None:
+        """Build an image and let a name stand for it."""
+
+
+_registered: list[Builder] = []
+
+
+def register(builder: Builder) -> None:
+    """Let this builder build images of this process."""
+    _registered[:] = [builder]
+
+
+def _builder() -> Builder:
+    if not _registered:
+        raise OptionError("nothing can build images here; write `import remora` and take remora.Image")
+    return _registered[0]
 
 
 def _key(below: str, part: s.Part) -> str:

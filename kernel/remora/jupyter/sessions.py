@@ -119,7 +119,7 @@ class Sessions:
             self.stop(session)
         gone = session.sandbox if session.connection is not None and session.connection.ended else None
         request = OpenSession(self.kernel, session.name, spec.to_dict(), instead_of=SandboxId(gone) if gone else None)
-        facts = wait(lambda stage: client.open(request, stage))
+        facts = wait(lambda stage: client.staged(request, stage))
         if session.alive and session.sandbox != facts["id"]:
             self._say_what_stays(session, tell)
         try:
@@ -129,7 +129,7 @@ class Sessions:
                 raise
         # it was ending when we asked, and the backend had not heard of it yet
         request = replace(request, instead_of=facts["id"])
-        facts = wait(lambda stage: client.open(request, stage))
+        facts = wait(lambda stage: client.staged(request, stage))
         return self.take(session, facts, spec.identity, tell)
 
     def take(self, session: Session, facts: Fields, identity: object, tell: Callable[[str], None]) -> Connection:
@@ -155,7 +155,7 @@ class Sessions:
         """Make a living sandbox, opened by whatever kernel, this session's own."""
         client = self._client()
         request = OpenSession(self.kernel, session.name, spec.to_dict(), SandboxId(sandbox))
-        facts = client.run(client.open(request, lambda *_: None))
+        facts = client.run(client.staged(request, lambda *_: None))
         session.image = Image.from_dict(spec.image)
         return self.take(session, facts, spec.identity, lambda _: None)
 

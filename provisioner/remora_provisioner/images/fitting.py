@@ -29,6 +29,8 @@ class Fitting:
     roots: tuple[str, ...] = ()
     """Further ones, unless they lie in the notebook's folder."""
     environment: tuple[tuple[str, str], ...] = ()
+    trees: tuple[str, ...] = ()
+    """Digests of the trees that the sandbox uses, to be kept as long as it lives."""
 
     @classmethod
     def mirror(cls, base: MirrorBase) -> Fitting:
@@ -56,11 +58,13 @@ class Fitting:
             folders=(*(str(top / site) for top in tops), *self.folders),
             programs=(*(str(top / "bin") for top in tops), *self.programs),
             environment=(*self.environment, *environment),
+            trees=(*self.trees, *(top.name for top in tops)),
         )
 
     def behind(self, farms: Sequence[Path], site: str) -> Fitting:
         """Return the fitting with trees behind everything else, where they clash with nothing."""
-        return replace(self, folders=(*self.folders, *(str(farm / site) for farm in farms)))
+        folders = (*self.folders, *(str(farm / site) for farm in farms))
+        return replace(self, folders=folders, trees=(*self.trees, *(farm.name for farm in farms)))
 
     def showing(self, folder: Path) -> Fitting:
         """Return the fitting with one more folder to be seen."""

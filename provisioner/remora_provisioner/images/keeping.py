@@ -19,8 +19,11 @@ from remora.images.mirror import CARRIED
 from remora.images.steps import MirrorBase
 from remora.wire import Fields
 
-from .built import Built, find
+from . import asking
+from .built import Built, find, resolve
 from .fitting import Fitting
+from .records import Records
+from .store import Store
 
 Say = Callable[[str], None]
 """Gets a word on what a build is doing."""
@@ -46,7 +49,7 @@ class Images:
         `environment`: the asking process's, of which indexes and proxies count. Cancelling ends the build, which keeps its whole
         steps. Raises ImageFailed.
         """
-        recipe = Image.from_dict(image)
+        recipe = resolve(Image.from_dict(image), Records(self.root))
         if isinstance(recipe.base, MirrorBase) and not recipe.steps:
             return Fitting.mirror(recipe.base).showing(self.farms)
         built = await self._built(recipe, environment, say)
@@ -56,6 +59,26 @@ class Images:
             guest = await self._built(Image(recipe.base).pip_install(*GUEST_NEEDS), environment, say)
             fitting = Fitting.python(built.python, built.version).behind(self._farms_of(guest), built.site)
         return fitting.above(self._farms_of(built), built.site, built.env).showing(self.farms)
+
+    async def hold(self, sandbox: str, fitting: Fitting) -> None:
+        """Keep what a sandbox uses until `release`."""
+        if fitting.trees:
+            await asyncio.to_thread(Store(self.root).lease, sandbox, fitting.trees)
+
+    def release(self, sandbox: str) -> None:
+        """Take note that a sandbox has ended."""
+        (self.root / "leases" / sandbox).unlink(missing_ok=True)
+
+    def release_others(self, living: set[str]) -> None:
+        """Take note that no other sandboxes live than these."""
+        for sandbox in set(os.listdir(self.root / "leases")) - living if (self.root / "leases").is_dir() else ():
+            self.release(sandbox)
+
+    async def ask(self, op: str, args: Fields, say: Say) -> Fields:
+        """Answer a question about images, or build one; see asking.py."""
+        if op == "build":
+            return (await self._built(Image.from_dict(args["image"]), dict(args.get("environment", {})), say)).to_dict()
+        return await asyncio.to_thread(asking.answer, self.root, op, args)
 
     def _farms_of(self, built: Built) -> list[Path]:
         return [self.farms / tree for tree in built.trees]

@@ -89,6 +89,10 @@ class Records:
         """Let a name stand for an image, given as plain JSON values; a later one takes the name over."""
         _write(self._name(name), {"name": name, "image": dict(image), "published": time.time()})
 
+    def unpublish(self, name: str) -> None:
+        """Let a name stand for nothing; nothing happens if it does."""
+        self._name(name).unlink(missing_ok=True)
+
     def named(self, name: str) -> dict[str, Any] | None:
         """Return the image that a name stands for; None if it stands for none."""
         try:
