@@ -19,7 +19,7 @@ from typing import Any, Protocol
 from ..errors import InputError, OptionError
 from . import steps as s
 from .elsewhere import imports_elsewhere
-from .mirror import Mirror, guest_file
+from .mirror import Mirror, guest_file, roots_here
 
 FORMAT = "1"
 """Part of every key: raised when the same recipe is to be built differently."""
@@ -223,8 +223,9 @@ class Image:
         return {"base": self.base.to_dict(), "steps": [step.to_dict() for step in self.steps]}
 
     def to_spec(self) -> dict[str, Any]:
-        """Return what a sandbox's spec says of its image: the recipe, and the guest of this version."""
-        return self.to_dict() | {"guest": guest_file()}
+        """Return what a sandbox's spec says of its image: the recipe, this version's guest, and where the user's code lies."""
+        roots = {} if isinstance(self.base, s.MirrorBase) else {"roots": list(roots_here())}
+        return self.to_dict() | {"guest": guest_file()} | roots
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Image:

@@ -7,7 +7,7 @@ lives sees what is added to its image.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -45,10 +45,10 @@ class Fitting:
         )
 
     @classmethod
-    def python(cls, executable: str, version: str) -> Fitting:
-        """Fit out with a bare Python: its standard library, no packages."""
-        real = Path(os.path.realpath(executable))
-        return cls(executable, version, (), (str(real.parent),), (str(real.parents[1]),))
+    def python(cls, executable: str, version: str, roots: Iterable[str] = ()) -> Fitting:
+        """Fit out with a bare Python: its standard library, no packages, and code of the user's below `roots`."""
+        real, own = Path(os.path.realpath(executable)), tuple(roots)
+        return cls(executable, version, own, (str(real.parent),), (str(real.parents[1]),), own)
 
     def above(self, farms: Sequence[Path], site: str, environment: tuple[tuple[str, str], ...] = ()) -> Fitting:
         """Return the fitting with trees on top, the last one first; `site` is where packages lie in a tree."""

@@ -57,7 +57,8 @@ class Images:
             fitting = Fitting.mirror(recipe.base)
         else:
             guest = await self._built(Image(recipe.base).pip_install(*GUEST_NEEDS), environment, say)
-            fitting = Fitting.python(built.python, built.version).behind(self._farms_of(guest), built.site)
+            fitting = Fitting.python(built.python, built.version, image.get("roots", ()))
+            fitting = fitting.behind(self._farms_of(guest), built.site)
         return fitting.above(self._farms_of(built), built.site, built.env).showing(self.farms)
 
     async def hold(self, sandbox: str, fitting: Fitting) -> None:
