@@ -145,7 +145,8 @@ class Agent:
             runs=str(self.runs),
             jail=jail.name,
             argv=(str(interpreter), spec.image["guest"]),
-            environment=view.environment(spec, fitting, interpreter, limits.thread_environment(spec.resources.cpu)),
+            environment=view.environment(spec, fitting, interpreter, limits.thread_environment(spec.resources.cpu))
+            | self.images.asks(fitting),
             folder=folder or spec.folder or home,
             home=home,
             mounts=view.mounts(spec, fitting, directory, folder),
@@ -222,6 +223,8 @@ class Agent:
         if isinstance(message, RunChanged):
             self._note_run(sandbox, message.run, message.state, message.facts)
         elif isinstance(message, SandboxChanged):
+            if opened := message.facts.pop("opened", None):
+                self.images.note_opened(opened)
             self._heard_sandbox(sandbox, message.state, message.facts)
         elif isinstance(message, Record):
             self._listener.recorded(message)

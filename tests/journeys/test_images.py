@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import remora
 from journeys.calling import backend, calling
-from journeys.commands import Commands
+from journeys.commands import Commands, until
 from journeys.driving import Place
 from provisioner.images.wheels_by_hand import make_wheel
 from remora.errors import ImageFailed, OptionError
@@ -62,6 +62,21 @@ def test_functions_with_packages(warm: Place) -> None:
     assert remora.function(image=newer)(greeting).remote() == "hello"
     with pytest.raises(ModuleNotFoundError):
         remora.function(name_of).remote("alpha")
+
+
+def test_the_first_use_says_which_files_it_opened(commands: Commands) -> None:
+    """Of every tree it is known what its first use opened: modules that were imported, none of the others."""
+    image = remora.Image.mirror().pip_install("alpha<2", "beta<2").env({"FIRST": "1"}).build()
+    assert remora.function(image=image)(name_of).remote("alpha") == "alpha 1.0"
+
+    def opened() -> list[str] | None:
+        rows = json.loads(commands.run("image", "ls", "--json").stdout)
+        return next(row["opened"] for row in rows if row["step"].get("requirements") == ["alpha<2", "beta<2"])
+
+    until(opened, "the list")
+    files = opened() or []
+    assert any("alpha" in file and file.endswith((".py", ".pyc")) for file in files)
+    assert not any(file.endswith("beta.py") for file in files)
 
 
 def test_what_cannot_be_built_fails_the_call(warm: Place) -> None:

@@ -30,6 +30,7 @@ from .freshness import Freshness
 from .interrupts import Interrupts
 from .link import Link
 from .notebooks import run_notebook
+from .opened import Opened
 from .outbox import Outbox
 from .outcome import Outcome
 from .shells import Shells
@@ -38,7 +39,7 @@ from .stdin import Stdin
 if TYPE_CHECKING:
     from .shell import ZMQInteractiveShell
 
-FLOORS = {"traitlets": (5, 13), "IPython": (8, 20)}
+FLOORS = {"IPython": (8, 20), "traitlets": (5, 13)}
 """What cells need at least; functions run without."""
 FORMS: dict[str, Callable[[Guest, StartRun, Outcome], Awaitable[None]]] = {
     "cell": run_cell,
@@ -63,6 +64,8 @@ class Guest:
         self.shells = Shells(self.outbox.put)
         self.ledger = Ledger()
         self.freshness = Freshness()
+        folder = os.environ.pop("REMORA_OPENED", "")
+        self._opened = Opened(folder) if folder else None
         self.loop = asyncio.new_event_loop()
         self._shell: ZMQInteractiveShell | None = None
         self._extended = False
@@ -147,6 +150,8 @@ class Guest:
             self.interrupts.forbid()
             self.end_fork()
             outcome.fail(error)
+        if self._opened is not None:
+            outcome.opened, self._opened = self._opened.take(), None
         while not self._end(message, outcome):
             pass
 

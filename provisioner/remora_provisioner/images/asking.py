@@ -5,6 +5,7 @@ Law: plain values in and out. Blocks, so it is called on a thread; building is n
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections import Counter
 from collections.abc import Callable
@@ -31,7 +32,7 @@ Object = tuple[str, bool]
 def listed(root: Path, _: Fields) -> Fields:
     """Return the steps that were built, the last used first, the published names, and the bytes of the store."""
     records = Records(root)
-    steps = [_described(records, record) for record in records.all()[::-1] if record.step["kind"] not in _PARTS]
+    steps = [_described(root, records, record) for record in records.all()[::-1] if record.step["kind"] not in _PARTS]
     names = [{"name": name, "image": records.named(name)} for name in records.names()]
     return {"steps": steps, "names": names, "size": Store(root).size()}
 
@@ -42,7 +43,7 @@ def shown(root: Path, args: Fields) -> Fields:
     record: Record | None = _find(root, records, str(args["what"]))
     steps: list[Fields] = []
     while record is not None:
-        steps.insert(0, _described(records, record) | {"packages": _packages(record), "lock": record.lock})
+        steps.insert(0, _described(root, records, record) | {"packages": _packages(record), "lock": record.lock})
         record = records.get(record.below) if record.below else None
     return {"steps": steps}
 
@@ -90,6 +91,9 @@ def gc(root: Path, args: Fields) -> Fields:
     shutil.rmtree(root / "uv-cache", ignore_errors=True)  # what was unpacked from it is in the store
     grace = {"grace": float(args["grace"])} if "grace" in args else {}
     freed = collect(store, (record.tree for record in records.all() if record.tree), **grace)
+    for path in (root / "opened").glob("*"):
+        if path.name not in store.trees():
+            path.unlink(missing_ok=True)
     return {"trees": freed.trees, "objects": freed.objects, "bytes": freed.bytes, "size": store.size()}
 
 
@@ -111,7 +115,7 @@ def answer(root: Path, op: str, args: Fields) -> Fields:
     return QUESTIONS[op](root, args)
 
 
-def _described(records: Records, record: Record) -> Fields:
+def _described(root: Path, records: Records, record: Record) -> Fields:
     return {
         "key": record.key,
         "kind": str(record.step["kind"]),
@@ -121,7 +125,14 @@ def _described(records: Records, record: Record) -> Fields:
         "seconds": record.seconds,
         "made": record.made,
         "used": records.used(record.key),
+        "opened": _opened(root, record),
     }
+
+
+def _opened(root: Path, record: Record) -> list[str] | None:
+    """Return which of its files were opened at its first use; None before."""
+    path = root / "opened" / record.tree
+    return [str(file) for file in json.loads(path.read_bytes())] if record.tree and path.is_file() else None
 
 
 def _packages(record: Record) -> list[str]:

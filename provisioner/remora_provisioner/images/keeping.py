@@ -22,7 +22,7 @@ from remora.wire import Fields
 from . import asking
 from .built import Built, find, resolve
 from .fitting import Fitting
-from .records import Records
+from .records import Records, write_whole
 from .store import Store
 
 Say = Callable[[str], None]
@@ -74,6 +74,23 @@ class Images:
         """Take note that no other sandboxes live than these."""
         for sandbox in set(os.listdir(self.root / "leases")) - living if (self.root / "leases").is_dir() else ():
             self.release(sandbox)
+
+    def asks(self, fitting: Fitting) -> dict[str, str]:
+        """Return the environment in which a guest tells what it opens, if that is not known of a tree; see `note_opened`."""
+        first = any(not (self.root / "opened" / tree).exists() for tree in fitting.trees)
+        return {"REMORA_OPENED": str(self.farms)} if first else {}
+
+    def note_opened(self, paths: list[str]) -> None:
+        """Keep for each tree which of its files were opened at its first use: paths below the folder of all farms."""
+        folder = self.root / "opened"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        found: dict[str, list[str]] = {}
+        for path in paths:
+            tree, _, file = path.partition("/")
+            found.setdefault(tree, []).append(file)
+        for tree, files in found.items():
+            if (self.farms / tree).is_dir() and not (folder / tree).exists():
+                write_whole(folder / tree, json.dumps(files).encode())
 
     async def ask(self, op: str, args: Fields, say: Say) -> Fields:
         """Answer a question about images, or build one; see asking.py."""

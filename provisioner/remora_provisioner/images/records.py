@@ -126,7 +126,11 @@ def _used(path: Path) -> float:
 
 
 def _write(path: Path, values: Mapping[str, Any]) -> None:
+    write_whole(path, json.dumps(values).encode())
+
+
+def write_whole(path: Path, data: bytes) -> None:
     """Write a file whole or not at all; each process writes beside it under a name of its own."""
     aside = path.with_name(f".{path.stem}.{os.getpid()}.new")
-    aside.write_text(json.dumps(values))
+    aside.write_bytes(data)
     os.replace(aside, path)
