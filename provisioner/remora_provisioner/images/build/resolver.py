@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from remora.images.steps import Pip
 
@@ -126,10 +126,11 @@ def _of_tree(work: Work) -> Iterator[tuple[str, dict[str, str]]]:
     """Yield each description in the tree below, whose files are objects of the store."""
     found: dict[str, dict[str, str]] = {}
     for file in work.below.files():
-        path = PurePosixPath(file.path)
-        if path.name in _DESCRIBING and path.parent.suffix == ".dist-info" and str(path.parents[1]) == work.base.site:
+        folder, _, name = file.path.rpartition("/")
+        site, _, described = folder.rpartition("/")
+        if name in _DESCRIBING and described.endswith(".dist-info") and site == work.base.site:
             place = work.store.root / "objects" / object_name(file.digest, file.executable)
-            found.setdefault(path.parent.name, {})[path.name] = str(place)
+            found.setdefault(described, {})[name] = str(place)
     yield from found.items()
 
 
