@@ -6,6 +6,7 @@ Law: packages are real ones from the index; everything is fetched before anythin
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import shutil
 import subprocess
@@ -32,6 +33,14 @@ _PACKAGES = [
 _CHANGED = "tabulate==0.8.10"
 _OTHERS = ["sympy==1.13.2", "networkx==3.4.1", "sqlalchemy==2.0.35", "lxml==5.2.2", "pandas==2.2.2"]
 _BARE = Image.python(f"{sys.version_info[0]}.{sys.version_info[1]}")
+
+
+_numbers = itertools.count()
+
+
+def _another() -> Image:
+    """Return a base on which nothing was built yet."""
+    return _BARE.env({"N": str(next(_numbers))})
 
 
 def measure(place: Place) -> list[Figure]:
@@ -75,7 +84,7 @@ def _builds(root: Path) -> list[Figure]:
         for tree in (root / "farms").iterdir():  # the same packages make the same tree: its files are to be linked again
             if tree.name not in kept:
                 shutil.rmtree(tree)
-        return new(_BARE.pip_install(_PACKAGES, force_build=True))
+        return new(_another().pip_install(_PACKAGES))
 
     def by_uv() -> float:
         shutil.rmtree(environment, ignore_errors=True)
@@ -89,7 +98,7 @@ def _builds(root: Path) -> list[Figure]:
     built, uvs, top = _rounds(
         anew,
         by_uv,
-        lambda: new(stacked.pip_install(_CHANGED, force_build=True)),
+        lambda: new(stacked.env({"N": str(next(_numbers))}).pip_install(_CHANGED)),
     )
     return [
         Figure("20 packages into a new image, caches warm", tuple(side[0] for side in built)),
