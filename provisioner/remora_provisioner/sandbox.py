@@ -1,10 +1,9 @@
 """THE SEAM: how one sandbox is opened, watched, signalled and closed.
 
 Law: the supervisor is the only caller, one `Jail.open` per sandbox, from its main thread (the kernel ties "die with my parent"
-to the thread that started the child). A jail knows nothing of runs, wires or Jupyter: it gets a `SandboxPlan` and gives back an
-`OpenSandbox`. Jails live in `jails/`, one file per kind, and none imports another. What a kind of isolation does *not* keep is
-said in its `limits` text, which `remora doctor` and the docs print. When the process that called `open` dies, even by SIGKILL,
-everything inside dies with it.
+to the thread that started the child). A jail knows nothing of runs or wires: it gets a `SandboxPlan` and gives an `OpenSandbox`.
+Jails live in `jails/`, one file per kind, and none imports another. What a kind does *not* keep is said in its `limits` text,
+for `remora doctor` and the docs. When the process that called `open` dies, even by SIGKILL, everything inside dies with it.
 """
 
 from __future__ import annotations
@@ -60,6 +59,11 @@ class SandboxPlan:
     """Most processes and threads, for a jail that can count its own without control groups; others pass it over."""
     shared_memory: int = 0
     """Bytes of /dev/shm where the jail gives a private one; 0 means half of the machine's memory."""
+    layers: tuple[Path, ...] = ()
+    """Folders laid out like a root, lowest first, that are seen over the machine's system, or in its place if `whole`."""
+    whole: bool = False
+    changes: Path | None = None
+    """For a build, which is user 0 inside: a folder for what it changes of its system; see `jails/layers.py`."""
 
     def __post_init__(self) -> None:
         """Refuse a plan that a jail could misread."""

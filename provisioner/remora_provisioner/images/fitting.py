@@ -29,6 +29,12 @@ class Fitting:
     roots: tuple[str, ...] = ()
     """Further ones, unless they lie in the notebook's folder."""
     environment: tuple[tuple[str, str], ...] = ()
+    layers: tuple[str, ...] = ()
+    """Farms of what steps changed of the system, the lowest first."""
+    whole: bool = False
+    """The layers are a system of their own."""
+    inside: str = ""
+    """The interpreter of that system, in place of `executable`."""
 
     @classmethod
     def mirror(cls, base: MirrorBase) -> Fitting:
@@ -48,6 +54,11 @@ class Fitting:
         real = Path(os.path.realpath(executable))
         return cls(executable, version, (), (str(real.parent),), (str(real.parents[1]),))
 
+    @classmethod
+    def own(cls, inside: str, version: str) -> Fitting:
+        """Fit out with the interpreter of a system of its own."""
+        return cls("", version, (), inside=inside)
+
     def above(self, farms: Sequence[Path], site: str, environment: tuple[tuple[str, str], ...] = ()) -> Fitting:
         """Return the fitting with trees on top, the last one first; `site` is where packages lie in a tree."""
         tops = [*farms][::-1]
@@ -61,6 +72,10 @@ class Fitting:
     def behind(self, farms: Sequence[Path], site: str) -> Fitting:
         """Return the fitting with trees behind everything else, where they clash with nothing."""
         return replace(self, folders=(*self.folders, *(str(farm / site) for farm in farms)))
+
+    def over(self, layers: Sequence[Path], whole: bool) -> Fitting:
+        """Return the fitting with these layers, the lowest first, over the machine's system, or in its place."""
+        return replace(self, layers=tuple(map(str, layers)), whole=whole)
 
     def showing(self, folder: Path) -> Fitting:
         """Return the fitting with one more folder to be seen."""
