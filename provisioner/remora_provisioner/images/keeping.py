@@ -54,8 +54,10 @@ class Images:
             fitting = Fitting.mirror(recipe.base)
         else:
             guest = await self._built(Image(recipe.base).pip_install(*GUEST_NEEDS), environment, say)
-            fitting = Fitting.python(built.python, built.version).behind(self._farms_of(guest), built.site)
-        return fitting.above(self._farms_of(built), built.site, built.env).showing(self.farms)
+            bare = Fitting.own(built.inside, built.version) if built.inside else Fitting.python(built.python, built.version)
+            fitting = bare.behind(self._farms_of(guest), built.site)
+        layers = [self.farms / layer for layer in built.layers]
+        return fitting.above(self._farms_of(built), built.site, built.env).over(layers, built.root).showing(self.farms)
 
     def _farms_of(self, built: Built) -> list[Path]:
         return [self.farms / tree for tree in built.trees]
