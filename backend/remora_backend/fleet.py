@@ -79,8 +79,6 @@ class Fleet:
         """True while a sandbox lives or a run has not ended."""
         return bool(self.runs) or any(not self._ended(s) for s in self.sandboxes)
 
-    # -- sessions
-
     async def open_session(self, key: SessionKey, spec: SandboxSpec, adopt: str | None, opening: Opening) -> Fields:
         """Return the facts of the session's sandbox, opened if there is none; `new` says whether its namespace is empty."""
         require(spec)
@@ -100,11 +98,10 @@ class Fleet:
 
     async def _extend(self, sandbox: SandboxId, spec: SandboxSpec, opening: Opening) -> list[str]:
         """Give a living sandbox what its session's image has more by now."""
-        known = self.sandboxes[sandbox]
-        if known["spec"]["image"] == spec.image:
-            return []
-        notices = await self.agent.extend(sandbox, spec, opening)
-        known["spec"] |= {"image": spec.image}
+        known, notices = self.sandboxes[sandbox]["spec"], list[str]()
+        if known["image"] != spec.image:
+            notices = await self.agent.extend(sandbox, spec, opening)
+            known["image"] = spec.image
         return notices
 
     async def open_sandbox(self, sandbox: SandboxId, spec: SandboxSpec, owner: Fields, opening: Opening) -> list[str]:
@@ -122,8 +119,6 @@ class Fleet:
             if (key.kernel == kernel or key.kernel.startswith(f"{kernel}/")) and sandbox in self.sandboxes:
                 self.sandboxes[sandbox]["leaving"] = True
                 self._mind_idle(sandbox, self.sandboxes[sandbox])
-
-    # -- what the agent says (its Listener)
 
     def sandbox_changed(self, sandbox: SandboxId, state: str, facts: Fields) -> None:
         """Take a sandbox's new state."""

@@ -6,8 +6,10 @@ Law: a handler turns a message into calls of fleet or desk and their result into
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shutil
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from remora import streams
@@ -17,6 +19,7 @@ from remora.settings import BACKEND_IDLE, RUN_RETENTION
 from remora.states import EndReason
 from remora.streams import Peer
 from remora.wire import (
+    AskImages,
     CancelRun,
     Fields,
     FindRun,
@@ -29,6 +32,7 @@ from remora.wire import (
     ListAll,
     Message,
     OpenSession,
+    Request,
     SandboxId,
     Stage,
     StopSandboxes,
@@ -64,6 +68,7 @@ class Service:
             Hello: streams.welcome,
             OpenSession: self._open_session,
             GiveUp: self._give_up,
+            AskImages: self._ask_images,
             LeaveKernel: self._leave_kernel,
             SubmitCall: self._submit_call,
             ListAll: self._list_all,
@@ -122,13 +127,7 @@ class Service:
     # -- the surface
 
     async def _open_session(self, peer: Peer, request: OpenSession) -> Fields:
-        began = time.monotonic()
-
-        def stage(name: str, text: str = "") -> None:
-            peer.send(Stage(request.ask, name, time.monotonic() - began, text))
-
         spec = SandboxSpec.from_dict(request.spec)
-        stage("sandbox")
         kernel, insider = request.kernel, self._insiders.get(peer)
         if insider is not None:
             await insider.require(spec)
@@ -137,15 +136,31 @@ class Service:
                 insider.require_sandbox(self._fleet.find_sandbox(sandbox))
         if request.instead_of is not None:
             await self._fleet.agent.stop(request.instead_of, EndReason.CRASHED)
-        opening = self._openings[peer, request.ask] = Opening(lambda text: stage("image", text))
+        with self._opening(peer, request) as opening:
+            key = SessionKey(kernel, request.session, spec.identity)
+            return await self._fleet.open_session(key, spec, request.sandbox, opening)
+
+    async def _ask_images(self, peer: Peer, request: AskImages) -> Fields:
+        if peer in self._insiders:
+            raise Refused("images are for whoever uses this machine, not for code in a sandbox")
+        with self._opening(peer, request) as opening:
+            return await opening.during(self._fleet.agent.images.ask(request.op, request.args, opening.say))
+
+    @contextlib.contextmanager
+    def _opening(self, peer: Peer, request: Request) -> Iterator[Opening]:
+        """Let whoever asked hear how far it has come, and give it up."""
+        began = time.monotonic()
+
+        def say(stage: str, text: str = "") -> None:
+            peer.send(Stage(request.ask, stage, time.monotonic() - began, text))
+
+        say("sandbox")
+        self._openings[peer, request.ask] = Opening(lambda text: say("image", text))
         try:
-            facts = await self._fleet.open_session(
-                SessionKey(kernel, request.session, spec.identity), spec, request.sandbox, opening
-            )
+            yield self._openings[peer, request.ask]
         finally:
             del self._openings[peer, request.ask]
-        stage("opened")
-        return facts
+        say("opened")
 
     async def _give_up(self, peer: Peer, message: GiveUp) -> None:
         if opening := self._openings.get((peer, message.ask)):

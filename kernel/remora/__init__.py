@@ -9,9 +9,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .building import Image
     from .errors import OptionError, RemoraError, RemoteError, RunEnded, SendError, Unavailable
     from .functions import function
-    from .images import Image
     from .jupyter.magics import load_ipython_extension, unload_ipython_extension
     from .runs import Run
 
@@ -23,7 +23,7 @@ _HOMES = {
     "SendError": "errors",
     "Unavailable": "errors",
     "function": "functions",
-    "Image": "images",
+    "Image": "building",
     "Run": "runs",
     "load_ipython_extension": "jupyter.magics",
     "unload_ipython_extension": "jupyter.magics",

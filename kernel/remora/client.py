@@ -34,7 +34,6 @@ from .wire import (
     InputReply,
     InterruptRun,
     Message,
-    OpenSession,
     Record,
     Request,
     RunId,
@@ -150,8 +149,8 @@ class Client:
         else:
             await self.request(message)
 
-    async def open(self, request: OpenSession, stage: Callable[[str, str], None]) -> Fields:
-        """Open a session's sandbox and return its facts; `stage` gets a stage's name and more in words. May be cancelled."""
+    async def staged(self, request: Request, stage: Callable[[str, str], None]) -> Fields:
+        """Ask for what takes its time and return the result; `stage` gets a stage's name and more in words. May be cancelled."""
         peer = await self.backend()
         asked = asyncio.ensure_future(peer.request(request))
         await asyncio.sleep(0)  # the request gets its number when it is sent

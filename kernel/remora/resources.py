@@ -21,15 +21,16 @@ _DIGITS = 30
 _GPU = re.compile(r"^(?P<name>[A-Za-z][A-Za-z0-9_.-]*)(?P<exact>!)?(?::(?P<count>[1-9][0-9]*))?$")
 
 
-def parse_memory(text: str | int) -> int:
+def parse_memory(text: str | int, option: str = "memory") -> int:
     """Return bytes for "16GiB"; OptionError for a bare number, since nobody knows its unit."""
     match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]+)\s*", str(text))
     size = _LOWER_UNITS.get(match[2].lower()) if match else None
     if match is None or size is None or len(match[1]) > _DIGITS:
-        raise OptionError(f"memory={text} is no amount with a unit that is known; write it like memory=16GiB or memory=512MiB")
+        shown = f"{option}={text} is no amount with a unit that is known"
+        raise OptionError(f"{shown}; write it like {option}=16GiB or {option}=512MiB")
     amount = int(float(match[1]) * size)
     if amount < 16 * 2**20:
-        raise OptionError(f"memory={text} is less than a Python process needs; ask for at least 16MiB")
+        raise OptionError(f"{option}={text} is less than any use has; ask for at least 16MiB")
     return amount
 
 

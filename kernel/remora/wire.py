@@ -128,6 +128,14 @@ class StopSandboxes(Request):
 
 
 @dataclass(frozen=True)
+class AskImages(Request):
+    """A question about a machine's images, or work on them ("build", "list", "publish" …); a build's progress comes as Stage."""
+
+    op: str
+    args: Fields
+
+
+@dataclass(frozen=True)
 class Stage(Message):
     """How far the request `ask` has come that takes its time: the stage, `seconds` since its start, and more in words."""
 

@@ -68,7 +68,7 @@ class Agent:
         self._sandboxes, self.runs = state / "sandboxes", state / "runs"
         self._doors = (*doors, str(self._sandboxes))
         self._listener = listener
-        self._images = Images(state / "images")
+        self.images = Images(state / "images")
         self._openings: dict[SandboxId, Opening] = {}
         self._peers: dict[SandboxId, Peer] = {}
         self._children: dict[SandboxId, subprocess.Popen[bytes]] = {}
@@ -96,7 +96,7 @@ class Agent:
 
     async def fit(self, spec: SandboxSpec, opening: Opening) -> Fitting:
         """Return how a sandbox by this spec is fitted out, its image built if need be. ImageFailed; RunEnded if given up."""
-        return await opening.during(self._images.fit(spec.image, dict(spec.environment), opening.say))
+        return await opening.during(self.images.fit(spec.image, dict(spec.environment), opening.say))
 
     async def open(self, sandbox: SandboxId, spec: SandboxSpec, facts: Fields, opening: Opening) -> list[str]:
         """Start a sandbox and return the lines that its user should read; the sandbox may still be starting."""
@@ -106,6 +106,7 @@ class Agent:
             fitting = await self.fit(spec, opening)
         finally:
             del self._openings[sandbox]
+        await self.images.hold(sandbox, fitting)
         try:
             directory.mkdir(mode=0o700, parents=True)
             (directory / SCRATCH).mkdir()
@@ -128,6 +129,7 @@ class Agent:
         fitting = await self.fit(spec, opening)
         if fitting.layers != Order.load(self._sandboxes / sandbox).layers:
             raise Refused("what an image changes of the system is there when a sandbox starts; restart the session to have it")
+        await self.images.hold(sandbox, fitting)
         more = {"folders": fitting.folders, "programs": fitting.programs, "environment": dict(fitting.environment)}
         answer = await opening.during(self.peer(sandbox).request(AskGuest("extend", more)))
         return list(answer.result["notices"])
@@ -145,7 +147,8 @@ class Agent:
             runs=str(self.runs),
             jail=jail.name,
             argv=(str(interpreter), spec.image["guest"]),
-            environment=view.environment(spec, fitting, interpreter, limits.thread_environment(spec.resources.cpu)),
+            environment=view.environment(spec, fitting, interpreter, limits.thread_environment(spec.resources.cpu))
+            | self.images.asks(fitting),
             folder=folder or spec.folder or home,
             home=home,
             mounts=view.mounts(spec, fitting, directory, folder),
@@ -162,7 +165,7 @@ class Agent:
     async def require_within(self, sandbox: SandboxId, spec: SandboxSpec) -> None:
         """Raise Refused if a sandbox by this spec would see more of the machine than the one in which it is asked for."""
         order = Order.load(self._sandboxes / sandbox)
-        fitting = await self._images.fit(spec.image, {}, None)
+        fitting = await self.images.fit(spec.image, {}, None)
         folder, _ = view.shared_folder(spec)
         wanted = view.mounts(spec, fitting, self._sandboxes / sandbox / "none", folder)
         more = view.exceeds(wanted, order.mounts) or (spec.home if (spec.home or "/") != order.home else None)
@@ -224,6 +227,8 @@ class Agent:
         if isinstance(message, RunChanged):
             self._note_run(sandbox, message.run, message.state, message.facts)
         elif isinstance(message, SandboxChanged):
+            if opened := message.facts.pop("opened", None):
+                self.images.note_opened(opened)
             self._heard_sandbox(sandbox, message.state, message.facts)
         elif isinstance(message, Record):
             self._listener.recorded(message)
@@ -254,6 +259,7 @@ class Agent:
         ended = self._ended(sandbox)
         if ended is not None and sandbox not in self._over:
             self._tell(sandbox, ended)
+        self.images.release(sandbox)
         self._finish(sandbox, explain(Evidence(asked=None, code=code, trouble=said[-_SAID:])), told=ended is not None)
         try:
             await asyncio.to_thread(recovery.remove, directory)
@@ -301,6 +307,7 @@ class Agent:
                 await asyncio.wait({self._burials[sandbox]})
                 continue
             self._tell(sandbox, known)
+        self.images.release_others({*self._peers})
 
     async def stop(self, sandbox: SandboxId, reason: EndReason) -> None:
         """End a sandbox, and return when nothing of it is left."""

@@ -221,12 +221,15 @@ class Supervisor:
                 run.time_cell(message.content, lambda: self._cut(run, EndReason.TIMEOUT))
 
     def _finished(self, run: SupervisedRun, message: Emit) -> None:
+        opened = message.content.pop("opened", None)
         if run.cut is not None and not message.content.get("ok"):
             run.end(run.cut, explain_cut(run.cut, run.limit or run.cell_limit))
         else:
             run.finish(message.content, message.buffers)
         self._active = None
         self._happened(SandboxEvent.FREE)
+        if opened:
+            self._news.tell("opened", SandboxChanged(SandboxId(self._order.sandbox), self.state.value, {"opened": opened}))
         self._forget_old()
         self._next()
         asyncio.get_running_loop().call_soon(self._prepare)  # when the result is out

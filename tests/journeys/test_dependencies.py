@@ -120,12 +120,65 @@ def test_a_build_is_stopped(notebook: Notebook, session: str):
     assert notebook.remote("kept", f"session={session}").result == "4"
 
 
+@pytest.fixture
+def online(notebook: Notebook) -> Iterator[None]:
+    """Let builds look where they would without the tests."""
+    there = notebook.run("off = {name: os.environ.pop(name) for name in ('UV_NO_INDEX', 'UV_FIND_LINKS')}")
+    yield
+    assert there.ok and notebook.run("os.environ |= off").ok
+
+
+@pytest.mark.parametrize(
+    ("package", "module"), [("dill==0.3.8", "dill"), ("ipython==8.20.0", "IPython"), ("traitlets==5.13.0", "traitlets")]
+)
+@pytest.mark.usefixtures("online")
+def test_older_packages_that_remora_uses_itself(notebook: Notebook, session: str, package: str, module: str):
+    """The user's version is the one imported, and variables, functions and classes of the notebook travel all the same."""
+    made = "def add(x): return x + 1\nclass Pair:\n    def __init__(self): self.both = (1, 2)\npair, keys = Pair(), [1]"
+    assert notebook.run(made).ok
+    code = f"import {module}\nback = lambda: add(2)\n[{module}.__version__, add(1), pair.both, keys]"
+    ran = notebook.remote(code, f"session={session} pip={package}", timeout=180)
+    assert ran.result == f"['{package.split('==')[1]}', 2, (1, 2), [1]]", ran.error
+    assert notebook.run("back()").result == "3"
+
+
+@pytest.mark.parametrize("package", ["ipython==8.5.0", "traitlets==5.9.0"])
+@pytest.mark.usefixtures("online")
+def test_packages_below_the_floor(notebook: Notebook, session: str, package: str):
+    """A cell is refused in one line that says what to write; a function runs."""
+    ran = notebook.remote("1", f"session={session} pip={package}", timeout=180)
+    line = ran.error.splitlines()[0]
+    assert package.split("==")[0] in line.lower() and 'add pip="' in line
+    called = notebook.run(f"import remora; remora.function(pip={package!r}, idle=1)(lambda: 7).remote()", timeout=180)
+    assert called.ok, called.error
+    assert called.result == "7"
+
+
+@pytest.mark.usefixtures("online")
 def test_a_bare_python(notebook: Notebook, session: str):
     """`python=` begins without the kernel's packages; what Remora needs lies behind the cell's own."""
     version = f"{sys.version_info[0]}.{sys.version_info[1]}"
-    environment = "import os; [os.environ.pop(name, None) for name in ('UV_NO_INDEX', 'UV_FIND_LINKS')]"
-    assert notebook.run(environment).ok
     code = "from importlib.util import find_spec; find_spec('sklearn')"
     ran = notebook.remote(code, f"session={session} python={version}", timeout=180)
     assert ran.ok and ran.result == "", ran.error
     assert notebook.remote("import dill\n%pip --version", f"session={session}").ok
+
+
+def test_an_edited_module_is_announced(notebook: Notebook, session: str):
+    """A local module that was edited after its import is named, once; with `%autoreload 2` it is simply the new one."""
+    module = notebook.folder / "helpers_here.py"
+    module.write_text("VALUE = 1\n")
+    assert notebook.remote("import helpers_here; helpers_here.VALUE", f"session={session}").result == "1"
+    assert notebook.remote("helpers_here.VALUE", f"session={session}").stderr == ""
+    module.write_text("VALUE = 2\n# longer\n")
+    ran = notebook.remote("helpers_here.VALUE", f"session={session}")
+    assert ran.result == "1"
+    assert ran.stderr.startswith("Remora: helpers_here.py changed since the import here; ")
+    assert notebook.remote("helpers_here.VALUE", f"session={session}").stderr == ""
+    reload = "from importlib import reload; reload(helpers_here); helpers_here.VALUE"
+    assert notebook.remote(reload, f"session={session}").result == "2"
+    assert notebook.remote("helpers_here.VALUE", f"session={session}").stderr == ""
+    assert notebook.remote("%load_ext autoreload\n%autoreload 2", f"session={session}").ok
+    module.write_text("VALUE = 3\n# longer still\n")
+    ran = notebook.remote("helpers_here.VALUE", f"session={session}")
+    assert (ran.result, ran.stderr) == ("3", "")

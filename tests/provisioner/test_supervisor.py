@@ -276,8 +276,8 @@ async def test_the_time_of_a_notebooks_cell(tmp_path: Path) -> None:
 async def test_a_guest_that_dies(tmp_path: Path, code: str, reason: str, said: str) -> None:
     """What it said last is kept, its run ends with what happened to it, and what was queued ends, too."""
     async with living(tmp_path) as (made, path), visit(path) as me:
-        await me.peer.request(a_run("r1", f"many 200\n{code}"))
-        await me.peer.request(a_run("r2"))
+        runs = (a_run("r1", f"many 200\n{code}"), a_run("r2"))
+        await asyncio.gather(*map(me.peer.request, runs))  # together: the guest is dead soon
         records = await me.end_of("r1")
         assert me.text("r1") == [str(n) for n in range(200)]
         assert me.reason("r1") == reason

@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 from ..errors import RemoraError
-from . import attaching, doctor, listing, run, shell, stopping
+from . import attaching, doctor, image, listing, run, shell, stopping
 
 PLUGINS = "remora.commands"
 USAGE, OURS, INTERRUPTED = 2, 3, 130
@@ -91,6 +91,7 @@ for command in (
     stopping.cancel,
     stopping.stop,
     shell.shell,
+    image.image,
     doctor.doctor,
 ):
     main.add_command(command)

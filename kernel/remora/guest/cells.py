@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..wire import Fields, RunId, StartRun
 from . import values
+from .freshness import tell
 from .outcome import Outcome
 
 if TYPE_CHECKING:
@@ -47,12 +48,14 @@ async def execute(guest: Guest, run: RunId, cell: Cell, outcome: Outcome) -> Non
     if "%remote" in cell.code:
         guest.load_remora()
     result = None
+    tell(guest.freshness, shell)
     try:
         result = await _run(guest, shell, run, cell)
     except KeyboardInterrupt as interrupt:  # it came when the code had just begun or ended
         guest.interrupts.forbid()
         outcome.fail(interrupt, shell.failure or ["KeyboardInterrupt: "])
     guest.end_fork()
+    guest.freshness.look()
     if result is not None and not result.success:
         outcome.fail(result.error_before_exec or result.error_in_exec, shell.failure or [])
     outcome.installed, shell.installed = shell.installed, []

@@ -34,6 +34,8 @@ class Outcome:
     payload: list[Fields] = field(default_factory=list)
     installed: list[str] = field(default_factory=list)
     """Requirements."""
+    opened: list[str] = field(default_factory=list)
+    """Files of the image, if anybody wants to know."""
     execution_count: int = 0
     begun: float = field(default_factory=time.monotonic)
 
@@ -75,6 +77,8 @@ class Outcome:
             "execution_count": self.execution_count,
             "stats": {"seconds": time.monotonic() - self.begun},
         }
+        if self.opened:
+            content["opened"] = self.opened
         if isinstance(self.exception, MemoryError):
             content["reason"] = "out-of-memory"
         return Emit(run, "result", content, buffers=tuple(buffers))

@@ -9,12 +9,14 @@ from __future__ import annotations
 import asyncio
 import faulthandler
 import os
+import re
 import sys
 import threading
 import traceback
 import types
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from ..errors import InternalError, Refused, RemoraError
@@ -24,9 +26,11 @@ from . import origin, questions
 from .calls import run_call
 from .cells import run_cell
 from .console import Console
+from .freshness import Freshness
 from .interrupts import Interrupts
 from .link import Link
 from .notebooks import run_notebook
+from .opened import Opened
 from .outbox import Outbox
 from .outcome import Outcome
 from .shells import Shells
@@ -35,7 +39,8 @@ from .stdin import Stdin
 if TYPE_CHECKING:
     from .shell import ZMQInteractiveShell
 
-IPYTHON_FLOOR = (8, 20)
+FLOORS = {"IPython": (8, 20), "traitlets": (5, 13)}
+"""What cells need at least; functions run without."""
 FORMS: dict[str, Callable[[Guest, StartRun, Outcome], Awaitable[None]]] = {
     "cell": run_cell,
     "call": run_call,
@@ -58,6 +63,9 @@ class Guest:
         self.stdin = Stdin(self.outbox, self.console)
         self.shells = Shells(self.outbox.put)
         self.ledger = Ledger()
+        self.freshness = Freshness()
+        folder = os.environ.pop("REMORA_OPENED", "")
+        self._opened = Opened(folder) if folder else None
         self.loop = asyncio.new_event_loop()
         self._shell: ZMQInteractiveShell | None = None
         self._extended = False
@@ -142,6 +150,8 @@ class Guest:
             self.interrupts.forbid()
             self.end_fork()
             outcome.fail(error)
+        if self._opened is not None:
+            outcome.opened, self._opened = self._opened.take(), None
         while not self._end(message, outcome):
             pass
 
@@ -212,29 +222,34 @@ def _users_folder_aside() -> Iterator[None]:
 
 
 def _check_ipython() -> None:
+    """Raise Refused if what the user's image has in front is too old to run cells."""
+    for name, floor in FLOORS.items():
+        wanted = ".".join(map(str, floor))
+        found = _version_of(name)
+        if found is None or tuple(map(int, re.findall(r"\d+", found)[:2])) < floor:
+            why = "is not there" if found is None else f"is {found}"
+            advice = f'add pip="{name.lower()}>={wanted}"'
+            raise Refused(f"cells need {name} {wanted} or newer in the sandbox, and it {why}; {advice}. Functions run without.")
     try:
-        from IPython.core.release import version_info
-    except ImportError:
-        found = "IPython is not there"
-    else:
-        if version_info[:2] >= IPYTHON_FLOOR:
-            return
-        found = "it is " + ".".join(map(str, version_info[:3]))
-    floor = ".".join(map(str, IPYTHON_FLOOR))
-    raise Refused(
-        f'cells need IPython {floor} or newer in the sandbox, and {found}; add pip="ipython>={floor}". Functions run without.'
-    )
+        import_module("IPython.core.interactiveshell")
+    except Exception as error:  # a package in front that is too old for the others may fail in any way
+        text = f"IPython {_version_of('IPython')} cannot be imported in the sandbox: {type(error).__name__}: {error}"
+        raise Refused(
+            f"{text}; leave out of pip= what takes the place of a package that it needs. Functions run without."
+        ) from error
+
+
+def _version_of(name: str) -> str | None:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
 
 
 def _facts() -> Fields:
-    from importlib.metadata import PackageNotFoundError, version
-
-    versions = {}
-    for name in ("IPython", "dill"):
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            continue
+    versions = {name: found for name in ("IPython", "dill") if (found := _version_of(name))}
     return {"python": ".".join(map(str, sys.version_info[:3])), "pid": os.getpid(), "versions": versions}
 
 

@@ -79,7 +79,7 @@ def open_sandbox(run: str, wish: Wish, stage: Callable[[str, str], None]) -> Con
                 limit.reschedule(asyncio.get_running_loop().time() + wish.start_limit)
                 stage(name, text)
 
-            facts = await client.open(OpenSession(f"run-{run}", SESSION, wish.spec().to_dict()), go_on)
+            facts = await client.staged(OpenSession(f"run-{run}", SESSION, wish.spec().to_dict()), go_on)
             connection = Connection(client, facts)
             await connection.connect()
             return connection

@@ -11,6 +11,7 @@ import site
 import sys
 import sysconfig
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,6 +65,18 @@ GUEST_NEEDS = ("comm>=0.2", "dill>=0.4,<0.5", "ipython>=8.20,<10", "ipywidgets>=
 """What a guest imports beside the standard library, and pip; a mirror has it, behind another base it is a tree of its own."""
 
 
+def roots_here() -> tuple[str, ...]:
+    """Return the folders from which this process imports code of the user's, the notebook's own left out."""
+    return _mirror_of(tuple(sys.path), _working_directory()).roots
+
+
+@cache
+def _mirror_of(path: tuple[str, ...], folder: str) -> Mirror:
+    del path, folder  # they only say when to look again
+    return Mirror.here()
+
+
+@cache
 def guest_file() -> str:
     """Return the file that starts a guest of this version."""
     return str(Path(__file__).resolve().parents[1] / "guest" / "__main__.py")

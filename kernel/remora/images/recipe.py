@@ -14,12 +14,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from ..errors import InputError, OptionError
 from . import steps as s
 from .elsewhere import imports_elsewhere
-from .mirror import Mirror, guest_file
+from .mirror import Mirror, guest_file, roots_here
 
 FORMAT = "1"
 """Part of every key: raised when the same recipe is to be built differently."""
@@ -171,6 +171,19 @@ class Image:
         with imports_elsewhere():
             yield
 
+    # -- on this machine
+
+    def build(self) -> Image:
+        """Build the image now instead of when it is first used, and return it. Raises ImageFailed."""
+        _builder().build(self)
+        return self
+
+    def publish(self, name: str) -> Image:
+        """Build the image and let a name stand for it on this machine, in place of any earlier one. Raises ImageFailed."""
+        check = s.check_name(name)
+        _builder().publish(self, check)
+        return self
+
     # -- the value
 
     def _with(self, step: s.Part) -> Image:
@@ -210,8 +223,9 @@ class Image:
         return {"base": self.base.to_dict(), "steps": [step.to_dict() for step in self.steps]}
 
     def to_spec(self) -> dict[str, Any]:
-        """Return what a sandbox's spec says of its image: the recipe, and the guest of this version."""
-        return self.to_dict() | {"guest": guest_file()}
+        """Return what a sandbox's spec says of its image: the recipe, this version's guest, and where the user's code lies."""
+        roots = {} if isinstance(self.base, s.MirrorBase) else {"roots": list(roots_here())}
+        return self.to_dict() | {"guest": guest_file()} | roots
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Image:
@@ -220,6 +234,30 @@ class Image:
         if not isinstance(base, s.BASES):
             raise OptionError(f"an image cannot begin with {base.kind!r}")
         return cls(base, tuple(s.from_dict(step) for step in data.get("steps", ())))
+
+
+class Builder(Protocol):
+    """Who builds images when they are asked to be built."""
+
+    def build(self, image: Image) -> None:
+        """Build an image."""
+
+    def publish(self, image: Image, name: str) -> None:
+        """Build an image and let a name stand for it."""
+
+
+_registered: list[Builder] = []
+
+
+def register(builder: Builder) -> None:
+    """Let this builder build images of this process."""
+    _registered[:] = [builder]
+
+
+def _builder() -> Builder:
+    if not _registered:
+        raise OptionError("nothing can build images here; write `import remora` and take remora.Image")
+    return _registered[0]
 
 
 def _key(below: str, part: s.Part) -> str:

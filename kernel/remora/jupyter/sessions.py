@@ -18,7 +18,7 @@ from ..resources import SandboxSpec
 from ..sync.handles import lives_in
 from ..sync.ledger import Ledger
 from ..sync.names import hidden
-from ..wire import Fields, LeaveKernel, OpenSession, SandboxId, StopSandboxes
+from ..wire import Fields, FindSandbox, LeaveKernel, OpenSession, SandboxId, StopSandboxes
 from .options import CellOptions
 
 Wait = Callable[[Callable[[Callable[[str, str], None]], Coroutine[Any, Any, Fields]]], Fields]
@@ -107,6 +107,7 @@ class Sessions:
             return session.connection
         connection = self.open(session, spec, tell, wait, fresh=options.fresh)
         session.image = image
+        session.ledger.packages = None if image == self._mirror else self._packages(session)
         session.made_with = session.made_with if living else options
         return connection
 
@@ -119,7 +120,7 @@ class Sessions:
             self.stop(session)
         gone = session.sandbox if session.connection is not None and session.connection.ended else None
         request = OpenSession(self.kernel, session.name, spec.to_dict(), instead_of=SandboxId(gone) if gone else None)
-        facts = wait(lambda stage: client.open(request, stage))
+        facts = wait(lambda stage: client.staged(request, stage))
         if session.alive and session.sandbox != facts["id"]:
             self._say_what_stays(session, tell)
         try:
@@ -129,7 +130,7 @@ class Sessions:
                 raise
         # it was ending when we asked, and the backend had not heard of it yet
         request = replace(request, instead_of=facts["id"])
-        facts = wait(lambda stage: client.open(request, stage))
+        facts = wait(lambda stage: client.staged(request, stage))
         return self.take(session, facts, spec.identity, tell)
 
     def take(self, session: Session, facts: Fields, identity: object, tell: Callable[[str], None]) -> Connection:
@@ -155,9 +156,15 @@ class Sessions:
         """Make a living sandbox, opened by whatever kernel, this session's own."""
         client = self._client()
         request = OpenSession(self.kernel, session.name, spec.to_dict(), SandboxId(sandbox))
-        facts = client.run(client.open(request, lambda *_: None))
+        facts = client.run(client.staged(request, lambda *_: None))
         session.image = Image.from_dict(spec.image)
         return self.take(session, facts, spec.identity, lambda _: None)
+
+    def _packages(self, session: Session) -> dict[str, str]:
+        """Return what is known of the sandbox's packages; nothing while it is starting."""
+        client = self._client()
+        facts = client.run(client.request(FindSandbox(SandboxId(session.sandbox)))).result
+        return dict((facts.get("guest") or {}).get("versions") or {})
 
     def _say_what_stays(self, session: Session, tell: Callable[[str], None]) -> None:
         held = ", ".join(sorted(session.ledger.held)[:8]) or "no variables"

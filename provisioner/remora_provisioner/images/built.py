@@ -156,7 +156,7 @@ def resolve(image: Image, records: Records) -> Image:
 def whole(records: Records, root: Path, key: str) -> Record | None:
     """Return the record with this key if its trees are still in the store; it counts as used now."""
     record = records.get(key)
-    if record is None or not all((root / "trees" / tree).is_file() for tree in (record.tree, record.layer) if tree):
+    if record is None or not all((root / "trees" / tree).is_file() for tree in record.made_of):
         return None
     records.touch(key)
     return record

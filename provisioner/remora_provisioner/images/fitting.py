@@ -7,7 +7,7 @@ lives sees what is added to its image.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -29,6 +29,8 @@ class Fitting:
     roots: tuple[str, ...] = ()
     """Further ones, unless they lie in the notebook's folder."""
     environment: tuple[tuple[str, str], ...] = ()
+    trees: tuple[str, ...] = ()
+    """Digests of the trees that the sandbox uses, to be kept as long as it lives."""
     layers: tuple[str, ...] = ()
     """Farms of what steps changed of the system, the lowest first."""
     whole: bool = False
@@ -49,15 +51,15 @@ class Fitting:
         )
 
     @classmethod
-    def python(cls, executable: str, version: str) -> Fitting:
-        """Fit out with a bare Python: its standard library, no packages."""
-        real = Path(os.path.realpath(executable))
-        return cls(executable, version, (), (str(real.parent),), (str(real.parents[1]),))
+    def python(cls, executable: str, version: str, roots: Iterable[str] = ()) -> Fitting:
+        """Fit out with a bare Python: its standard library, no packages, and code of the user's below `roots`."""
+        real, own = Path(os.path.realpath(executable)), tuple(roots)
+        return cls(executable, version, own, (str(real.parent),), (str(real.parents[1]),), own)
 
     @classmethod
-    def own(cls, inside: str, version: str) -> Fitting:
-        """Fit out with the interpreter of a system of its own."""
-        return cls("", version, (), inside=inside)
+    def own(cls, inside: str, version: str, roots: tuple[str, ...] = ()) -> Fitting:
+        """Fit out with the interpreter of a system of its own, and code of the user's below `roots`."""
+        return cls("", version, roots, roots=roots, inside=inside)
 
     def above(self, farms: Sequence[Path], site: str, environment: tuple[tuple[str, str], ...] = ()) -> Fitting:
         """Return the fitting with trees on top, the last one first; `site` is where packages lie in a tree."""
@@ -67,11 +69,13 @@ class Fitting:
             folders=(*(str(top / site) for top in tops), *self.folders),
             programs=(*(str(top / "bin") for top in tops), *self.programs),
             environment=(*self.environment, *environment),
+            trees=(*self.trees, *(top.name for top in tops)),
         )
 
     def behind(self, farms: Sequence[Path], site: str) -> Fitting:
         """Return the fitting with trees behind everything else, where they clash with nothing."""
-        return replace(self, folders=(*self.folders, *(str(farm / site) for farm in farms)))
+        folders = (*self.folders, *(str(farm / site) for farm in farms))
+        return replace(self, folders=folders, trees=(*self.trees, *(farm.name for farm in farms)))
 
     def over(self, layers: Sequence[Path], whole: bool) -> Fitting:
         """Return the fitting with these layers, the lowest first, over the machine's system, or in its place."""

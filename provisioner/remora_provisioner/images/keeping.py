@@ -19,8 +19,11 @@ from remora.images.mirror import CARRIED
 from remora.images.steps import MirrorBase
 from remora.wire import Fields
 
-from .built import Built, find
+from . import asking
+from .built import Built, find, resolve
 from .fitting import Fitting
+from .records import Records, write_whole
+from .store import Store
 
 Say = Callable[[str], None]
 """Gets a word on what a build is doing."""
@@ -46,7 +49,7 @@ class Images:
         `environment`: the asking process's, of which indexes and proxies count. Cancelling ends the build, which keeps its whole
         steps. Raises ImageFailed.
         """
-        recipe = Image.from_dict(image)
+        recipe = resolve(Image.from_dict(image), Records(self.root))
         if isinstance(recipe.base, MirrorBase) and not recipe.steps:
             return Fitting.mirror(recipe.base).showing(self.farms)
         built = await self._built(recipe, environment, say)
@@ -54,10 +57,52 @@ class Images:
             fitting = Fitting.mirror(recipe.base)
         else:
             guest = await self._built(Image(recipe.base).pip_install(*GUEST_NEEDS), environment, say)
-            bare = Fitting.own(built.inside, built.version) if built.inside else Fitting.python(built.python, built.version)
-            fitting = bare.behind(self._farms_of(guest), built.site)
+            roots = tuple(image.get("roots", ()))
+            if built.inside:
+                fitting = Fitting.own(built.inside, built.version, roots)
+            else:
+                fitting = Fitting.python(built.python, built.version, roots)
+            fitting = fitting.behind(self._farms_of(guest), built.site)
         layers = [self.farms / layer for layer in built.layers]
         return fitting.above(self._farms_of(built), built.site, built.env).over(layers, built.root).showing(self.farms)
+
+    async def hold(self, sandbox: str, fitting: Fitting) -> None:
+        """Keep what a sandbox uses until `release`."""
+        kept = (*fitting.trees, *(os.path.basename(layer) for layer in fitting.layers))
+        if kept:
+            await asyncio.to_thread(Store(self.root).lease, sandbox, kept)
+
+    def release(self, sandbox: str) -> None:
+        """Take note that a sandbox has ended."""
+        (self.root / "leases" / sandbox).unlink(missing_ok=True)
+
+    def release_others(self, living: set[str]) -> None:
+        """Take note that no other sandboxes live than these."""
+        for sandbox in set(os.listdir(self.root / "leases")) - living if (self.root / "leases").is_dir() else ():
+            self.release(sandbox)
+
+    def asks(self, fitting: Fitting) -> dict[str, str]:
+        """Return the environment in which a guest tells what it opens, if that is not known of a tree; see `note_opened`."""
+        first = any(not (self.root / "opened" / tree).exists() for tree in fitting.trees)
+        return {"REMORA_OPENED": str(self.farms)} if first else {}
+
+    def note_opened(self, paths: list[str]) -> None:
+        """Keep for each tree which of its files were opened at its first use: paths below the folder of all farms."""
+        folder = self.root / "opened"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        found: dict[str, list[str]] = {}
+        for path in paths:
+            tree, _, file = path.partition("/")
+            found.setdefault(tree, []).append(file)
+        for tree, files in found.items():
+            if (self.farms / tree).is_dir() and not (folder / tree).exists():
+                write_whole(folder / tree, json.dumps(files).encode())
+
+    async def ask(self, op: str, args: Fields, say: Say) -> Fields:
+        """Answer a question about images, or build one; see asking.py."""
+        if op == "build":
+            return (await self._built(Image.from_dict(args["image"]), dict(args.get("environment", {})), say)).to_dict()
+        return await asyncio.to_thread(asking.answer, self.root, op, args)
 
     def _farms_of(self, built: Built) -> list[Path]:
         return [self.farms / tree for tree in built.trees]

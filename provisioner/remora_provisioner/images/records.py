@@ -43,6 +43,11 @@ class Record:
     layer: str = ""
     """The digest of the tree of what it changed of the system; empty if that is nothing."""
 
+    @property
+    def made_of(self) -> tuple[str, ...]:
+        """Return the digests of its trees."""
+        return tuple(filter(None, (self.tree, self.layer)))
+
 
 class Records:
     """The records below `root`, for as many processes as like."""
@@ -91,6 +96,10 @@ class Records:
         """Let a name stand for an image, given as plain JSON values; a later one takes the name over."""
         _write(self._name(name), {"name": name, "image": dict(image), "published": time.time()})
 
+    def unpublish(self, name: str) -> None:
+        """Let a name stand for nothing; nothing happens if it does."""
+        self._name(name).unlink(missing_ok=True)
+
     def named(self, name: str) -> dict[str, Any] | None:
         """Return the image that a name stands for; None if it stands for none."""
         try:
@@ -124,7 +133,11 @@ def _used(path: Path) -> float:
 
 
 def _write(path: Path, values: Mapping[str, Any]) -> None:
+    write_whole(path, json.dumps(values).encode())
+
+
+def write_whole(path: Path, data: bytes) -> None:
     """Write a file whole or not at all; each process writes beside it under a name of its own."""
     aside = path.with_name(f".{path.stem}.{os.getpid()}.new")
-    aside.write_text(json.dumps(values))
+    aside.write_bytes(data)
     os.replace(aside, path)

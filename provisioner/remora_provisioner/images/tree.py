@@ -9,9 +9,9 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, reduce
 from typing import Any
 
 from remora.errors import StoreRefused
@@ -90,6 +90,28 @@ class Tree:
         if tree.to_bytes() != data:
             raise StoreRefused("this index of a tree is not in its one canonical form; fetch it again", reason="malformed")
         return tree
+
+    @classmethod
+    def from_known_bytes(cls, data: bytes) -> Tree:
+        """Read what `to_bytes` wrote and a digest vouches for, without checking it again."""
+        rows = json.loads(b"[" + b",".join(data.splitlines()) + b"]")
+        tree = cls(tuple(_MAKERS[row[0]](*row[1:]) for row in rows))
+        tree.__dict__["_bytes"] = data
+        return tree
+
+    @classmethod
+    def union(cls, trees: Sequence[Tree]) -> Tree:
+        """Return all trees together, each over those before it; the same as by `merged`, in one go where they do not meet."""
+        found = {entry.path: entry for tree in trees for entry in tree.entries}
+        leaves = {path for path, entry in found.items() if isinstance(entry, File | Link)}
+        folders = {above for path in found for above in parents(path)}
+        folders |= {entry.path for tree in trees for entry in tree.entries if not isinstance(entry, File | Link)}
+        if leaves & folders or any(isinstance(entry, Gone) for tree in trees for entry in tree.entries):
+            return reduce(cls.merged, trees, cls())
+        united = cls(tuple(sorted(found.values(), key=_order)))
+        if len(trees) > 1:
+            check_links(_links(united.entries), system=True)
+        return united
 
     def to_bytes(self) -> bytes:
         """Return the canonical form: one JSON array a line, in order."""

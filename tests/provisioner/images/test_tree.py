@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from functools import reduce
 
 import pytest
 from hypothesis import given, settings
@@ -165,3 +166,15 @@ def test_whatever_is_a_tree_survives_the_way_through_bytes_and_unions(first: lis
     united = lower.merged(upper)
     assert Tree.of(united.entries) == united
     assert united.merged(upper) == united
+
+
+@given(st.lists(trees, max_size=4))
+@settings(deadline=None, max_examples=200)
+def test_a_union_of_many_is_that_of_one_after_the_other(many: list[list[Entry]]):
+    """Whatever the trees are, and whether they meet or not."""
+    try:
+        found = [Tree.of(entries) for entries in many]
+    except StoreRefused:
+        return
+    assert Tree.union(found) == reduce(Tree.merged, found, Tree())
+    assert Tree.from_known_bytes(Tree.union(found).to_bytes()) == Tree.union(found)

@@ -68,23 +68,14 @@ class Resolver:
 
     def lock(self, requirements: Sequence[str]) -> str:
         """Return the lock for what these requirements need beyond what is installed; empty if that is nothing."""
-        missing = self.missing(["--", *requirements])
-        if not missing:
+        bare = not self.work.base.sites and not self.work.below.entries  # all is missing, so one look at the indexes will do
+        pins = list(requirements) if bare else sorted(self.missing(["--", *requirements]).values())
+        if not pins:
             return ""
-        (self.work.folder / "pins.txt").write_text("".join(f"{pin}\n" for pin in sorted(missing.values())))
+        (self.work.folder / "pins.txt").write_text("".join(f"{pin}\n" for pin in pins))
         target = self.work.folder / "pylock.toml"
-        self.pip(
-            "compile",
-            "--quiet",
-            "--no-deps",
-            "--no-header",
-            "--format",
-            "pylock.toml",
-            *self.options,
-            "-o",
-            str(target),
-            "pins.txt",
-        )
+        words = ["--quiet", "--no-header", "--format", "pylock.toml", *([] if bare else ["--no-deps"])]
+        self.pip("compile", *words, *self.options, "-o", str(target), "pins.txt")
         return target.read_text()
 
     def unpack(self, lock: str, folder: Path, offline: bool) -> None:

@@ -13,7 +13,6 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
-from functools import reduce
 from pathlib import Path
 from typing import TypeVar
 
@@ -120,7 +119,7 @@ class Build:
     # ---- trees
 
     def _tree(self, digests: Iterable[str]) -> Tree:
-        return reduce(Tree.merged, (self._store.load(digest) for digest in digests), Tree())
+        return Tree.union([self._store.load(digest) for digest in digests])
 
     # ---- what a step stands in
 

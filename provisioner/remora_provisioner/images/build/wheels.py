@@ -15,7 +15,6 @@ import tomllib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +55,7 @@ def tree_of(resolver: Resolver, lock: str) -> Tree:
     if new:
         work.say(f"installing {_several(new)}" + (f"; {len(trees)} are here already" if trees else ""))
         trees |= _unpack(resolver, head, new)
-    return reduce(Tree.merged, (trees[wheel.name] for wheel in wheels), Tree())
+    return Tree.union([trees[wheel.name] for wheel in wheels])
 
 
 def _wheel(text: str, python: str, salt: str) -> Wheel:

@@ -1,0 +1,160 @@
+"""Images from Python and the command line: functions with packages, `build`, `publish`, and `remora image …`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import remora
+from journeys.calling import backend, calling
+from journeys.commands import Commands, until
+from journeys.driving import Place
+from provisioner.images.wheels_by_hand import make_wheel
+from remora.errors import ImageFailed, OptionError
+
+
+@pytest.fixture(scope="module")
+def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make the packages that can be had."""
+    folder = tmp_path_factory.mktemp("wheels")
+    for name in ("alpha", "beta"):
+        for version in ("1.0", "2.0"):
+            make_wheel(folder, name, version, {f"{name}.py": f"NAME = '{name} {version}'\n"})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def warm(wheels: Path) -> Iterator[Place]:
+    """Give the file's tests a place whose backend runs, with a folder as its index."""
+    with calling(UV_NO_INDEX="1", UV_FIND_LINKS=str(wheels)) as place:
+        backend()
+        yield place
+
+
+@pytest.fixture
+def commands(warm: Place) -> Commands:
+    """Give a test the command, in a folder of its own."""
+    return Commands(warm)
+
+
+def name_of(module: str) -> str:
+    """Return what a module calls itself."""
+    from importlib import import_module
+
+    return str(import_module(module).NAME)
+
+
+def test_functions_with_packages(warm: Place) -> None:
+    """A function runs where its packages are; another version is another sandbox; `imports()` lets it name them."""
+    older = remora.Image.mirror().pip_install("alpha<2")
+    newer = remora.Image.mirror().pip_install("alpha>=2", "beta<2").env({"GREETING": "hello"})
+    assert remora.function(image=older)(name_of).remote("alpha") == "alpha 1.0"
+    assert remora.function(image=newer)(name_of).remote("alpha") == "alpha 2.0"
+    assert remora.function(pip="beta")(name_of).remote("beta") == "beta 2.0"
+
+    def greeting() -> str:
+        import os
+
+        return os.environ["GREETING"]
+
+    assert remora.function(image=newer)(greeting).remote() == "hello"
+    with pytest.raises(ModuleNotFoundError):
+        remora.function(name_of).remote("alpha")
+
+
+def test_the_first_use_says_which_files_it_opened(commands: Commands) -> None:
+    """Of every tree it is known what its first use opened: modules that were imported, none of the others."""
+    image = remora.Image.mirror().pip_install("alpha<2", "beta<2").env({"FIRST": "1"}).build()
+    assert remora.function(image=image)(name_of).remote("alpha") == "alpha 1.0"
+
+    def opened() -> list[str] | None:
+        rows = json.loads(commands.run("image", "ls", "--json").stdout)
+        return next(row["opened"] for row in rows if row["step"].get("requirements") == ["alpha<2", "beta<2"])
+
+    until(opened, "the list")
+    files = opened() or []
+    assert any("alpha" in file and file.endswith((".py", ".pyc")) for file in files)
+    assert not any(file.endswith("beta.py") for file in files)
+
+
+def test_what_cannot_be_built_fails_the_call(warm: Place) -> None:
+    """The error of the build is what the call raises."""
+    broken = remora.Image.mirror().pip_install("no-such-package-at-all")
+    with pytest.raises(remora.RemoraError, match="no-such-package-at-all was not found"):
+        remora.function(image=broken)(name_of).remote("alpha")
+    with pytest.raises(ImageFailed, match="no-such-package-at-all was not found"):
+        broken.build()
+
+
+def test_built_published_listed_shown_and_removed(commands: Commands, capfd: pytest.CaptureFixture[str]) -> None:
+    """An image goes from a recipe to a name that anybody on this machine can use, and away again."""
+    image = remora.Image.mirror().pip_install("beta<2")
+    assert image.build() is image
+    assert "looking for beta<2" in capfd.readouterr().err
+    assert image.publish("mine") is image
+    assert remora.function(image="mine")(name_of).remote("beta") == "beta 1.0"
+    assert remora.function(image=remora.Image.from_name("mine"), pip="alpha")(name_of).remote("alpha") == "alpha 2.0"
+    rows = json.loads(commands.run("image", "ls", "--json").stdout)
+    (row,) = [row for row in rows if row["step"].get("requirements") == ["beta<2"]]
+    listing = commands.run("image", "ls").stdout
+    assert row["key"][:12] in listing and "Published: mine" in listing
+    shown = json.loads(commands.run("image", "show", "mine", "--json").stdout)
+    assert shown[-1]["packages"] == ["beta==1.0"]
+    assert "sha256" in shown[-1]["lock"]
+    assert "beta==1.0" in commands.run("image", "show", row["key"][:12]).stdout
+    assert "beta" in commands.run("image", "logs", row["key"][:12]).stdout
+    assert commands.run("image", "verify").stderr == "all is well\n"
+    assert commands.run("image", "rm", "mine").stdout == "mine\n"
+    with pytest.raises(remora.RemoraError, match="no image is published as 'mine'"):
+        remora.function(image="mine")(name_of).remote("beta")
+    for words in (("show", "mine"), ("rm", "mine"), ("logs", "zz")):
+        assert "lists them" in commands.run("image", *words, code=2).stderr
+
+
+def test_what_is_used_is_not_collected(commands: Commands) -> None:
+    """A collection of everything leaves what is published and what a living sandbox runs in, whole."""
+    kept = remora.Image.mirror().pip_install("alpha<2")
+    kept.publish("kept")
+    remora.Image.mirror().pip_install("alpha>=2", "beta<2").build()
+    size = json.loads(commands.run("image", "gc", "--json").stdout)[0]["size"]
+    (freed,) = json.loads(commands.run("image", "gc", "--all", "--json").stdout)
+    assert freed["bytes"] > 0 and freed["size"] < size
+    keys = {row["key"] for row in json.loads(commands.run("image", "ls", "--json").stdout)}
+    assert len(keys) == 1
+    assert commands.run("image", "verify").stderr == "all is well\n"
+    assert remora.function(image=kept)(name_of).remote("alpha") == "alpha 1.0"
+    assert "most=16GiB" in commands.run("image", "gc", "--most", "lots", code=2).stderr
+
+
+def test_code_in_a_sandbox_uses_what_is_built(warm: Place) -> None:
+    """From inside, an image that is built can be used, one that is not is refused, and so are questions about images."""
+    built = remora.Image.mirror().pip_install("alpha<2").build()
+    other = remora.Image.mirror().pip_install("beta>=2", "alpha<2")
+
+    def nested(image: remora.Image) -> str:
+        inner = remora.function(image=image)(name_of)
+        return str(inner.remote("alpha"))
+
+    outer = remora.function(nested)
+    assert outer.remote(built) == "alpha 1.0"
+    with pytest.raises(remora.RemoraError, match="is not built for code in a sandbox"):
+        outer.remote(other)
+    with pytest.raises(remora.RemoraError, match="not for code in a sandbox"):
+        remora.function(lambda: remora.Image.mirror().build()).remote()
+
+
+def test_recipes_that_cannot_be(warm: Place) -> None:
+    """A name that is none is refused before anything is built."""
+    with pytest.raises(OptionError, match="no name of an image"):
+        remora.Image.mirror().publish("not a name")
+
+
+def test_a_notebook_runs_with_packages(commands: Commands) -> None:
+    """`remora run --pip` gives the notebook's sandbox packages; what is not to be had ends it with the build's words."""
+    commands.notebook("n.ipynb", "import alpha\nprint(alpha.NAME)")
+    commands.run("run", "n.ipynb", "out.ipynb", "--pip", "alpha<2")
+    assert commands.read("out.ipynb").cells[0].outputs[0].text == "alpha 1.0\n"
+    ended = commands.run("run", "n.ipynb", "out2.ipynb", "--pip", "no-such-package-at-all", code=3)
+    assert "no-such-package-at-all was not found" in ended.stderr
