@@ -127,6 +127,8 @@ class Agent:
     async def extend(self, sandbox: SandboxId, spec: SandboxSpec, opening: Opening) -> list[str]:
         """Fit a living sandbox out with the image of this spec; return the lines that its user should read."""
         fitting = await self.fit(spec, opening)
+        if fitting.layers != Order.load(self._sandboxes / sandbox).layers:
+            raise Refused("what an image changes of the system is there when a sandbox starts; restart the session to have it")
         await self.images.hold(sandbox, fitting)
         more = {"folders": fitting.folders, "programs": fitting.programs, "environment": dict(fitting.environment)}
         answer = await opening.during(self.peer(sandbox).request(AskGuest("extend", more)))
@@ -135,7 +137,7 @@ class Agent:
     def _order(
         self, sandbox: SandboxId, directory: Path, spec: SandboxSpec, fitting: Fitting, facts: Fields
     ) -> tuple[Order, list[str]]:
-        jail, lines = self._choose(_stronger(spec.jail, JAIL.text or None))
+        jail, lines = self._choose(_stronger(_stronger(spec.jail, JAIL.text or None), "bubblewrap" if fitting.layers else None))
         folder, why_not = view.shared_folder(spec)
         interpreter = view.build_layer(directory, fitting)
         home = spec.home or "/"
@@ -153,6 +155,8 @@ class Agent:
             host_id=self._host_id() if os.getuid() == 0 else None,
             memory=spec.resources.memory,
             cpu=spec.resources.cpu,
+            layers=fitting.layers,
+            whole=fitting.whole,
             doors=self._doors,
             facts=facts | {"jail": jail.name},
         )

@@ -48,6 +48,9 @@ class Order:
     host_id: int | None = None
     memory: int | None = None
     cpu: float | None = None
+    layers: tuple[str, ...] = ()
+    """Folders that are seen over the machine's system, the lowest first, or in its place if `whole`."""
+    whole: bool = False
     doors: tuple[str, ...] = ()
     """Sockets that code inside may reach through the uplink: the backend's, and any sandbox's of the same user."""
     facts: dict[str, Any] = field(default_factory=dict)
@@ -62,7 +65,7 @@ class Order:
         """Read the order in a sandbox's directory; raises OSError or ValueError if there is no whole one."""
         data = json.loads((directory / ORDER).read_text())
         try:
-            data["argv"], data["doors"] = tuple(data["argv"]), tuple(data["doors"])
+            data["argv"], data["doors"], data["layers"] = map(tuple, (data["argv"], data["doors"], data["layers"]))
             data["mounts"] = tuple((s, t, w) for s, t, w in data["mounts"])
             return cls(**data)
         except (KeyError, TypeError) as error:

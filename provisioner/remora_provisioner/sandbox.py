@@ -1,10 +1,9 @@
 """THE SEAM: how one sandbox is opened, watched, signalled and closed.
 
-Law: the supervisor is the only caller, one `Jail.open` per sandbox, from its main thread (the kernel ties "die with my parent"
-to the thread that started the child). A jail knows nothing of runs, wires or Jupyter: it gets a `SandboxPlan` and gives back an
-`OpenSandbox`. Jails live in `jails/`, one file per kind, and none imports another. What a kind of isolation does *not* keep is
-said in its `limits` text, which `remora doctor` and the docs print. When the process that called `open` dies, even by SIGKILL,
-everything inside dies with it.
+Law: a supervisor opens its one sandbox, and a build one for each step, from the main thread (to which the kernel ties "die with
+my parent"). A jail knows nothing of runs or wires: it gets a `SandboxPlan` and gives an `OpenSandbox`. Jails live in `jails/`,
+one file per kind, and none imports another; what a kind does *not* keep is said in its `limits`, for `remora doctor` and the
+docs. When the process that called `open` dies, even by SIGKILL, everything inside dies with it.
 """
 
 from __future__ import annotations
@@ -60,13 +59,17 @@ class SandboxPlan:
     """Most processes and threads, for a jail that can count its own without control groups; others pass it over."""
     shared_memory: int = 0
     """Bytes of /dev/shm where the jail gives a private one; 0 means half of the machine's memory."""
+    layers: tuple[Path, ...] = ()
+    """Folders laid out like a root, lowest first, that are seen over the machine's system, or in its place if `whole`."""
+    whole: bool = False
+    changes: Path | None = None
+    """For a build, which is user 0 inside: a folder for what it changes of its system; see `jails/layers.py`."""
 
     def __post_init__(self) -> None:
         """Refuse a plan that a jail could misread."""
-        if not self.argv or not all(p.is_absolute() for p in (self.folder, self.home, self.scratch)):
-            raise ValueError("a sandbox plan needs a command line and absolute paths")
-        if any(fd <= 2 for fd in self.pass_fds):
-            raise ValueError("descriptors 0, 1 and 2 of a sandbox are its own")
+        absolute = all(p.is_absolute() for p in (self.folder, self.home, self.scratch))
+        if not self.argv or not absolute or min(self.pass_fds, default=3) <= 2:
+            raise ValueError("a sandbox plan needs a command line, absolute paths, and descriptors above 2")
 
 
 class OpenSandbox(ABC):
@@ -112,7 +115,4 @@ class Jail(ABC):
 
     @abstractmethod
     def open(self, plan: SandboxPlan) -> OpenSandbox:
-        """Start `plan.argv` inside; raise PlaceError (reason "sandbox") if it cannot be started.
-
-        Returns when the command itself is about to be executed, so that what stands in its way is known here.
-        """
+        """Start `plan.argv` inside and return when it is about to be executed; PlaceError (reason "sandbox") if it cannot be."""

@@ -73,6 +73,8 @@ class Vessel:
             pids=limits.DEFAULT_PIDS,
             shared_memory=order.memory // 2 if order.memory else 0,
             cpus=limits.affinity(order.cpu, order.sandbox),
+            layers=tuple(map(Path, order.layers)),
+            whole=order.whole,
         )
 
     async def wait(self, too_much: Callable[[], None]) -> int:

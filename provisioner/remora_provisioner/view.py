@@ -26,8 +26,8 @@ _EVERYBODYS = ("/", "/tmp", "/var/tmp", "/home")
 def build_layer(directory: Path, fitting: Fitting) -> Path:
     """Make the private virtual environment below `directory` and return its interpreter's path."""
     layer = directory / LAYER
-    base = Path(os.path.realpath(fitting.executable))
-    if not base.is_file():
+    base = Path(fitting.inside or os.path.realpath(fitting.executable))
+    if not fitting.inside and not base.is_file():
         raise PlaceError(f"the kernel's Python {base} is not there any more; restart the kernel", reason="image-failed")
     packages = layer / "lib" / f"python{fitting.version}" / "site-packages"
     packages.mkdir(parents=True)
@@ -55,7 +55,7 @@ def mounts(spec: SandboxSpec, fitting: Fitting, directory: Path, folder: str | N
     seen = {
         path: writable
         for path, writable in wanted.items()
-        if os.path.isdir(path) and not _in_system(path) and path not in _EVERYBODYS and not _holds_home(spec, path)
+        if os.path.isdir(path) and not _in_system(path, fitting.whole) and path not in _EVERYBODYS and not _holds_home(spec, path)
     }
     ordered = sorted(seen.items(), key=lambda item: item[0].count("/"))
     return tuple((path, path, writable) for path, writable in ordered if not _shown_already(path, writable, seen))
@@ -83,8 +83,9 @@ def exceeds(wanted: Iterable[tuple[str, str, bool]], own: Iterable[tuple[str, st
     return None
 
 
-def _in_system(path: str) -> bool:
-    return any(path == top or path.startswith(top + "/") for top in _SYSTEM)
+def _in_system(path: str, other: bool = False) -> bool:
+    """Say whether a path is one of the system's folders, or below one, where the sandbox's system is no `other` one."""
+    return any(path == top or (not other and path.startswith(top + "/")) for top in _SYSTEM)
 
 
 def _holds_home(spec: SandboxSpec, path: str) -> bool:

@@ -88,9 +88,10 @@ def gc(root: Path, args: Fields) -> Fields:
     store, records = Store(root), Records(root)
     for record in _surplus(root, store, records, args.get("most")):
         records.remove(record.key)
-    shutil.rmtree(root / "uv-cache", ignore_errors=True)  # what was unpacked from it is in the store
+    for cache in ("uv-cache", "apt-cache"):  # what was unpacked from them is in the store
+        shutil.rmtree(root / cache, ignore_errors=True)
     grace = {"grace": float(args["grace"])} if "grace" in args else {}
-    freed = collect(store, (record.tree for record in records.all() if record.tree), **grace)
+    freed = collect(store, (tree for record in records.all() for tree in record.made_of), **grace)
     for path in (root / "opened").glob("*"):
         if path.name not in store.trees():
             path.unlink(missing_ok=True)
@@ -136,6 +137,8 @@ def _opened(root: Path, record: Record) -> list[str] | None:
 
 
 def _packages(record: Record) -> list[str]:
+    if record.step["kind"] == "apt":
+        return record.lock.splitlines()
     if "[[packages]]" not in record.lock:
         return []
     return [f"{wheel.name}=={wheel.version}" if wheel.version else wheel.name for wheel in read_lock(record.lock, "")[1]]
@@ -173,7 +176,7 @@ def _surplus(root: Path, store: Store, records: Records, most: int | None) -> li
         if size <= most:
             break
         recent = most > 0 and records.used(record.key) > newest - _RECENT
-        if record.key in published or record.tree in leased or recent:
+        if record.key in published or not leased.isdisjoint(record.made_of) or recent:
             continue
         given.append(record)
         for thing, count in objects[record.key].items():
@@ -187,6 +190,5 @@ def _keys(records: Records, name: str) -> tuple[str, ...]:
 
 
 def _objects(store: Store, record: Record) -> dict[Object, int]:
-    if not record.tree or record.tree not in store.trees():
-        return {}
-    return {(file.digest, file.executable): file.size for file in store.load(record.tree).files()}
+    there = store.trees().intersection(record.made_of)
+    return {(file.digest, file.executable): file.size for tree in there for file in store.load(tree).files()}

@@ -1,6 +1,7 @@
 """Farms: trees made real, by hard links to the objects.
 
 Law: a farm is whole or not there; it is made in the workshop and renamed. Nobody writes in it: its files are the objects.
+Whiteouts are written as an overlay without privileges reads them.
 """
 
 from __future__ import annotations
@@ -9,11 +10,13 @@ import contextlib
 import errno
 import os
 import shutil
+import stat
 from pathlib import Path
 
 from .objects import Objects, object_mode, object_name
 from .paths import parents
-from .tree import File, Folder, Link, Tree
+from .scanning import OPAQUE
+from .tree import File, Folder, Gone, Link, Tree
 from .work import Work
 
 _MODE = 0o755
@@ -51,6 +54,8 @@ def _fill(place: Path, tree: Tree, objects: Objects) -> None:
                     _copy(objects.place(entry.digest, entry.executable), place / entry.path, entry.executable)
             elif isinstance(entry, Link):
                 os.symlink(entry.target, entry.path, dir_fd=target)
+            elif isinstance(entry, Gone):
+                _hide(place / entry.path)
 
 
 def _make_folders(tree: Tree, target: int) -> None:
@@ -66,12 +71,19 @@ def _folders(tree: Tree) -> list[str]:
     for entry in tree.entries:
         if isinstance(entry, Folder):
             found.add(entry.path)
-        if isinstance(entry, File | Link | Folder):
-            for above in parents(entry.path):
-                if above in found:
-                    break
-                found.add(above)
+        for above in parents(entry.path):
+            if above in found:
+                break
+            found.add(above)
     return sorted(found)
+
+
+def _hide(path: Path) -> None:
+    """Hide what lies below a path: make a folder that is there opaque, or else a whiteout, which anybody may make."""
+    if path.is_dir():
+        os.setxattr(path, OPAQUE, b"y")
+    else:
+        os.mknod(path, stat.S_IFCHR | 0o600, os.makedev(0, 0))
 
 
 def _copy(source: str, target: Path, executable: bool) -> None:

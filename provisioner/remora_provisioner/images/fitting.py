@@ -31,6 +31,12 @@ class Fitting:
     environment: tuple[tuple[str, str], ...] = ()
     trees: tuple[str, ...] = ()
     """Digests of the trees that the sandbox uses, to be kept as long as it lives."""
+    layers: tuple[str, ...] = ()
+    """Farms of what steps changed of the system, the lowest first."""
+    whole: bool = False
+    """The layers are a system of their own."""
+    inside: str = ""
+    """The interpreter of that system, in place of `executable`."""
 
     @classmethod
     def mirror(cls, base: MirrorBase) -> Fitting:
@@ -50,6 +56,11 @@ class Fitting:
         real, own = Path(os.path.realpath(executable)), tuple(roots)
         return cls(executable, version, own, (str(real.parent),), (str(real.parents[1]),), own)
 
+    @classmethod
+    def own(cls, inside: str, version: str, roots: tuple[str, ...] = ()) -> Fitting:
+        """Fit out with the interpreter of a system of its own, and code of the user's below `roots`."""
+        return cls("", version, roots, roots=roots, inside=inside)
+
     def above(self, farms: Sequence[Path], site: str, environment: tuple[tuple[str, str], ...] = ()) -> Fitting:
         """Return the fitting with trees on top, the last one first; `site` is where packages lie in a tree."""
         tops = [*farms][::-1]
@@ -65,6 +76,10 @@ class Fitting:
         """Return the fitting with trees behind everything else, where they clash with nothing."""
         folders = (*self.folders, *(str(farm / site) for farm in farms))
         return replace(self, folders=folders, trees=(*self.trees, *(farm.name for farm in farms)))
+
+    def over(self, layers: Sequence[Path], whole: bool) -> Fitting:
+        """Return the fitting with these layers, the lowest first, over the machine's system, or in its place."""
+        return replace(self, layers=tuple(map(str, layers)), whole=whole)
 
     def showing(self, folder: Path) -> Fitting:
         """Return the fitting with one more folder to be seen."""

@@ -60,14 +60,20 @@ class Images:
             fitting = Fitting.mirror(recipe.base)
         else:
             guest = await self._built(Image(recipe.base).pip_install(*GUEST_NEEDS), environment, say)
-            fitting = Fitting.python(built.python, built.version, image.get("roots", ()))
+            roots = tuple(image.get("roots", ()))
+            if built.inside:
+                fitting = Fitting.own(built.inside, built.version, roots)
+            else:
+                fitting = Fitting.python(built.python, built.version, roots)
             fitting = fitting.behind(self._farms_of(guest), built.site)
-        return fitting.above(self._farms_of(built), built.site, built.env).showing(self.farms)
+        layers = [self.farms / layer for layer in built.layers]
+        return fitting.above(self._farms_of(built), built.site, built.env).over(layers, built.root).showing(self.farms)
 
     async def hold(self, sandbox: str, fitting: Fitting) -> None:
         """Keep what a sandbox uses until `release`."""
-        if fitting.trees:
-            await asyncio.to_thread(Store(self.root).lease, sandbox, fitting.trees)
+        kept = (*fitting.trees, *(os.path.basename(layer) for layer in fitting.layers))
+        if kept:
+            await asyncio.to_thread(Store(self.root).lease, sandbox, kept)
 
     def release(self, sandbox: str) -> None:
         """Take note that a sandbox has ended."""

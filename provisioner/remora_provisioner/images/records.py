@@ -30,7 +30,7 @@ class Record:
     below: str = ""
     """The key of what it stands on; empty for the lowest."""
     tree: str = ""
-    """The digest of its tree; empty if it changes no file."""
+    """The digest of its tree of packages; empty if it has none."""
     lock: str = ""
     """What was chosen, exactly: for packages versions, addresses and hashes; for a base its interpreter."""
     log: str = ""
@@ -39,7 +39,14 @@ class Record:
     made: float = field(default_factory=time.time)
     """Unix time."""
     size: int = 0
-    """Bytes of the tree's files."""
+    """Bytes of the trees' files."""
+    layer: str = ""
+    """The digest of the tree of what it changed of the system; empty if that is nothing."""
+
+    @property
+    def made_of(self) -> tuple[str, ...]:
+        """Return the digests of its trees."""
+        return tuple(filter(None, (self.tree, self.layer)))
 
 
 class Records:

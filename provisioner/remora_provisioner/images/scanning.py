@@ -19,6 +19,8 @@ from remora.errors import StoreRefused
 from .objects import Objects
 from .tree import Entry, File, Folder, Gone, Link, Tree
 
+OPAQUE = "user.overlay.opaque"
+"""The attribute of a folder, set to y, by which an overlay without privileges hides what lies below it."""
 _THREADS = 2
 _SET_BITS = stat.S_ISUID | stat.S_ISGID
 
@@ -75,11 +77,11 @@ class Scan:
 
     def _other(self, path: str, facts: os.stat_result) -> list[Entry]:
         if stat.S_ISDIR(facts.st_mode):
-            opaque = self.system and _is_opaque(f"{self.folder}/{path}")
+            opaque = self.system and is_opaque(f"{self.folder}/{path}")
             return [Gone(path), Folder(path)] if opaque else [Folder(path)]
         if stat.S_ISLNK(facts.st_mode):
             return [Link(path, os.readlink(f"{self.folder}/{path}"))]
-        if self.system and stat.S_ISCHR(facts.st_mode) and facts.st_rdev == 0:
+        if self.system and is_whiteout(facts):
             return [Gone(path)]
         raise StoreRefused(f"{path!r} is a device, pipe or socket; an image holds files, folders and links", reason="device-node")
 
@@ -96,9 +98,14 @@ def _walk(folder: str) -> Iterator[tuple[str, os.stat_result]]:
                     waiting.append(path + "/")
 
 
-def _is_opaque(folder: str) -> bool:
+def is_whiteout(facts: os.stat_result) -> bool:
+    """Say whether an overlay takes this for nothing, and hides what lies below it."""
+    return stat.S_ISCHR(facts.st_mode) and facts.st_rdev == 0
+
+
+def is_opaque(folder: str) -> bool:
     """Say whether an overlay hides what lies below this folder."""
-    for name in ("trusted.overlay.opaque", "user.overlay.opaque"):
+    for name in ("trusted.overlay.opaque", OPAQUE):
         try:
             if os.getxattr(folder, name, follow_symlinks=False) == b"y":
                 return True

@@ -12,6 +12,8 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from ..jails import scratch
+
 _numbers = itertools.count()
 
 
@@ -47,11 +49,17 @@ class Work:
         """Remove what processes left that have died."""
         for name in os.listdir(self.root):
             if not _alive(name):
-                path = self.root / name
-                if path.is_dir() and not path.is_symlink():
-                    shutil.rmtree(path, ignore_errors=True)  # another process may clear at the same time
-                else:
-                    path.unlink(missing_ok=True)
+                remove(self.root / name)
+
+
+def remove(path: Path) -> None:
+    """Remove a file or folder with all that is in it, whatever its modes; nothing happens if it is not there."""
+    if path.is_symlink() or not path.is_dir():
+        path.unlink(missing_ok=True)
+        return
+    with contextlib.suppress(OSError):  # another process may clear at the same time; what stays is cleared by the next one
+        scratch.clear(path)
+        path.rmdir()
 
 
 def _born(pid: int) -> str:

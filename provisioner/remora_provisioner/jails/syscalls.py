@@ -38,13 +38,13 @@ _NUMBERS = {
     ),
     "aarch64": "40 39 41 51 117 280 241 282 217 218 219 104 294 105 273 106 97 268 270 271 224 225 142 89 60 116 265 272 220",
 }
-_AUDIT = {"x86_64": 0xC000_003E, "aarch64": 0xC000_00B7}
+ARCHITECTURES = {"x86_64": 0xC000_003E, "aarch64": 0xC000_00B7}
 _CLONE3 = 435
 _X32_BIT = 0x4000_0000
 _NEW_NAMESPACES = 0x7E02_0000  # mount, cgroup, uts, ipc, user, pid, network
-_LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
-_ALLOW, _FAIL = 0x7FFF_0000, 0x0005_0000
-_NUMBER, _ARCHITECTURE, _FIRST_ARGUMENT = 0, 4, 16
+LOAD, EQUAL, _AT_LEAST, _ANY_BIT, RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
+ALLOW, FAIL = 0x7FFF_0000, 0x0005_0000
+NUMBER, _ARCHITECTURE, FIRST_ARGUMENT = 0, 4, 16
 _PR_SET_SECCOMP, _MODE_FILTER = 22, 2
 
 
@@ -54,7 +54,7 @@ class _Program(ctypes.Structure):
 
 def is_known(machine: str) -> bool:
     """Say whether there is a filter for this architecture (`os.uname().machine`)."""
-    return machine in _AUDIT
+    return machine in ARCHITECTURES
 
 
 def numbers(machine: str) -> dict[str, int]:
@@ -62,7 +62,8 @@ def numbers(machine: str) -> dict[str, int]:
     return dict(zip(_CALLS.split(), map(int, _NUMBERS[machine].split()), strict=True)) | _EVERYWHERE
 
 
-def _step(code: int, value: int, then: int = 0, otherwise: int = 0) -> bytes:
+def step(code: int, value: int, then: int = 0, otherwise: int = 0) -> bytes:
+    """Return one BPF instruction; jumps count the instructions to be left out."""
     return struct.pack("=HBBI", code, then, otherwise, value)
 
 
@@ -70,25 +71,25 @@ def program(machine: str) -> bytes:
     """Return the filter as BPF instructions."""
     known = numbers(machine)
     clone = known.pop("clone")
-    denied = _step(_RETURN, _FAIL | errno.EPERM)
+    denied = step(RETURN, FAIL | errno.EPERM)
     steps = [
-        _step(_LOAD, _ARCHITECTURE),
-        _step(_EQUAL, _AUDIT[machine], 1, 0),
+        step(LOAD, _ARCHITECTURE),
+        step(EQUAL, ARCHITECTURES[machine], 1, 0),
         denied,
-        _step(_LOAD, _NUMBER),
-        _step(_AT_LEAST, _X32_BIT, 0, 1),
+        step(LOAD, NUMBER),
+        step(_AT_LEAST, _X32_BIT, 0, 1),
         denied,
-        _step(_EQUAL, _CLONE3, 0, 1),
-        _step(_RETURN, _FAIL | errno.ENOSYS),
+        step(EQUAL, _CLONE3, 0, 1),
+        step(RETURN, FAIL | errno.ENOSYS),
     ]
     for number in sorted(known.values()):
-        steps += [_step(_EQUAL, number, 0, 1), denied]
+        steps += [step(EQUAL, number, 0, 1), denied]
     steps += [
-        _step(_EQUAL, clone, 0, 3),
-        _step(_LOAD, _FIRST_ARGUMENT),
-        _step(_ANY_BIT, _NEW_NAMESPACES, 0, 1),
+        step(EQUAL, clone, 0, 3),
+        step(LOAD, FIRST_ARGUMENT),
+        step(_ANY_BIT, _NEW_NAMESPACES, 0, 1),
         denied,
-        _step(_RETURN, _ALLOW),
+        step(RETURN, ALLOW),
     ]
     return b"".join(steps)
 

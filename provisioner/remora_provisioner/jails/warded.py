@@ -31,6 +31,8 @@ _WARDEN_SECONDS = 5.0
 
 def open_warded(plan: SandboxPlan, readable: list[str] | None = None, writable: list[str] | None = None) -> OpenSandbox:
     """Start the plan under a warden, restricted to the given paths if there are any; raise PlaceError if it cannot be."""
+    if plan.layers or plan.changes:
+        raise PlaceError("an image with steps of the system can be shown by the jail bubblewrap alone", reason="sandbox")
     for mount in plan.mounts:
         if not mount.source.exists():
             raise PlaceError(f"{mount.source} is not there, so the sandbox cannot be given it", reason="sandbox")

@@ -8,12 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from remora.images.steps import Local, Part, Pip, UvSync
+from remora.images.steps import Apt, Local, Part, Pip, Run, UvSync
 
-from . import local, pip, uv_sync
+from . import apt, local, pip, run_commands, uv_sync
 from .bases import BASES
 from .work import Made, Work
 
 __all__ = ["BASES", "STEPS", "Made", "Work"]
 
-STEPS: dict[str, Callable[[Work, Part], Made]] = {Pip.kind: pip.install, UvSync.kind: uv_sync.sync, Local.kind: local.copy}
+STEPS: dict[str, Callable[[Work, Part], Made]] = {
+    Apt.kind: apt.install,
+    Local.kind: local.copy,
+    Pip.kind: pip.install,
+    Run.kind: run_commands.run,
+    UvSync.kind: uv_sync.sync,
+}

@@ -5,6 +5,7 @@ Law: a kind of base is one function in BASES. A base makes no tree here; its int
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -46,7 +47,9 @@ def _search() -> str:
     """Return a search path with the Pythons that pyenv has installed, and without its shims, at which uv gives up."""
     pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
     own = [folder for folder in os.environ.get("PATH", os.defpath).split(os.pathsep) if Path(folder) != pyenv / "shims"]
-    return os.pathsep.join([*own, *(str(folder) for folder in sorted(pyenv.glob("versions/*/bin"), reverse=True))])
+    with contextlib.suppress(OSError):  # another user's, named by an environment that was taken over
+        own += [str(folder) for folder in sorted(pyenv.glob("versions/*/bin"), reverse=True)]
+    return os.pathsep.join(own)
 
 
 def _find(resolver: Resolver, version: str) -> str:

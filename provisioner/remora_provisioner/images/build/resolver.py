@@ -65,7 +65,8 @@ class Resolver:
 
     def missing(self, wanted: Sequence[str], *words: str) -> dict[str, str]:
         """Return what would be installed for what `uv pip install` is told to want: name → what exactly, as a requirement."""
-        logged = self.work.log.tell()
+        self.work.log.flush()
+        logged = os.path.getsize(self.work.log.name)
         answer = json.loads(self.pip("install", "--dry-run", "--output-format", "json", *self.options, *words, *wanted))
         said = Path(self.work.log.name).read_text(errors="replace")[logged:]
         places = {name: f"{name} @ {place}" for name, place in _PLACED.findall(said)}  # which the answer leaves out

@@ -11,16 +11,17 @@ import contextlib
 import fcntl
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
+from typing import TypeVar
 
 from remora.errors import ImageFailed
 from remora.images import Image
 from remora.images.steps import METADATA, MirrorBase, Part
 
-from ..built import Base, Built, base_from, keys_here, mirrored, resolve, whole
+from ..built import Base, Built, Stack, keys_here, known_base, mirrored, resolve, whole
 from ..records import Record, Records
 from ..store import Store
 from ..tree import Tree
@@ -28,6 +29,7 @@ from . import BASES, STEPS
 from .work import Made, Task, Work, workplace
 
 _HISTORY = 200  # records looked at to say how long a step may take
+_Made = TypeVar("_Made")
 
 
 @dataclass(frozen=True)
@@ -61,21 +63,19 @@ class Build:
 
     def run(self) -> Built:
         """Make what is not there."""
-        steps, trees = self._image.steps, list[str]()
-        for part in (self._image.base, *steps):
+        for part in (self._image.base, *self._image.steps):
             self._check_kind(part)
         base = self._base()
-        for number, step in enumerate(steps, 1):
-            if step.kind in STEPS:
-                record = self._step(number, step, base, trees)
-                trees += [record.tree] if record.tree else []
-        for tree in trees:
+        stack = Stack.on(base)
+        for number, step in enumerate(self._image.steps, 1):
+            stack = stack.above(step, self._step(number, step, base, stack) if step.kind in STEPS else None)
+        for tree in (*stack.trees, *stack.layers):
             self._store.farm(tree)
-        return Built.of(self._image, self._keys, base, trees)
+        return Built.of(self._keys, base, stack)
 
     def _check_kind(self, part: Part) -> None:
         if part.kind not in {*BASES, *STEPS} and not isinstance(part, METADATA):
-            text = f"this version of Remora cannot build {part.kind!r}; build on mirror or python, with pip_install or uv_sync"
+            text = f"this version of Remora cannot build {part.kind!r}; build on mirror or python"
             raise ImageFailed(text, step=part.to_dict(), key=self._keys[0], log="")
 
     # ---- one thing
@@ -85,34 +85,32 @@ class Build:
         part, key = self._image.base, self._keys[0]
         if isinstance(part, MirrorBase) and os.access(part.executable, os.X_OK):
             return mirrored(part)
-        record = self._records.get(key)
-        if record is not None and os.access(record.lock, os.X_OK):
-            return base_from(record)
-        with self._work(Task(key, part), 0, None, Tree()) as work:
-            base = BASES[part.kind](work, part)
-            self._records.put(Record(key, part.to_dict() | {"found": asdict(base)}, lock=base.python, log=self._log(key)))
+        if base := known_base(self._records, self._root, key):
+            return base
+        with self._lock(key, 0), self._work(Task(key, part), 0, Base("", ""), Stack()) as work:
+            if base := known_base(self._records, self._root, key):
+                return base
+            self._store.work.clear_stale()
+            base = _translated(work, lambda: BASES[part.kind](work, part))
+            facts = part.to_dict() | {"found": asdict(base)}
+            self._records.put(Record(key, facts, lock=base.python, log=self._log(key), layer=base.layer))
         return base
 
-    def _step(self, number: int, step: Part, base: Base, below: list[str]) -> Record:
+    def _step(self, number: int, step: Part, base: Base, below: Stack) -> Record:
         key = self._keys[number]
         if record := whole(self._records, self._root, key):
             return record
         with self._lock(key, number):
             return whole(self._records, self._root, key) or self._make(number, step, base, below)
 
-    def _make(self, number: int, step: Part, base: Base, below: list[str]) -> Record:
+    def _make(self, number: int, step: Part, base: Base, below: Stack) -> Record:
         key, begun = self._keys[number], time.monotonic()
         earlier = self._records.get(key)
         self._expected = earlier.seconds if earlier else self._usual(step.kind)
         self._store.work.clear_stale()
         task = Task(key, step, earlier.lock if earlier else None)
-        with self._work(task, number, base, self._tree(below)) as work:
-            try:
-                made = STEPS[step.kind](work, step)
-                digest = self._store.save(made.tree) if made.tree.entries else ""
-            except OSError as error:
-                raise work.failed(f"{error.filename or ''}: {error.strerror}", "make room, or see who owns the folder") from error
-        record = self._record(number, step, made, digest)
+        with self._work(task, number, base, below) as work:
+            record = _translated(work, lambda: self._record(number, step, STEPS[step.kind](work, step)))
         record = replace(record, seconds=time.monotonic() - begun)
         self._records.put(record)
         return record
@@ -122,25 +120,28 @@ class Build:
         took = [record.seconds for record in self._records.all()[-_HISTORY:] if record.step["kind"] == kind]
         return median(took) if took else 0.0
 
-    def _record(self, number: int, step: Part, made: Made, digest: str) -> Record:
+    def _record(self, number: int, step: Part, made: Made) -> Record:
+        """Save what a step made and return the record of it."""
         key, below = self._keys[number], self._keys[number - 1]
-        return Record(key, step.to_dict(), below, digest, made.lock, self._log(key), size=made.tree.size)
+        tree, layer = (self._store.save(one) if one.entries else "" for one in (made.tree, made.layer))
+        size = made.tree.size + made.layer.size
+        return Record(key, step.to_dict(), below, tree, made.lock, self._log(key), size=size, layer=layer)
 
     # ---- trees
 
-    def _tree(self, digests: list[str]) -> Tree:
+    def _tree(self, digests: Iterable[str]) -> Tree:
         return Tree.union([self._store.load(digest) for digest in digests])
 
     # ---- what a step stands in
 
     @contextlib.contextmanager
-    def _work(self, task: Task, number: int, base: Base | None, below: Tree) -> Iterator[Work]:
+    def _work(self, task: Task, number: int, base: Base, stack: Stack) -> Iterator[Work]:
         path = self._root / self._log(task.key)
         path.parent.mkdir(mode=0o700, exist_ok=True)
-        with workplace(self._store) as folder, path.open("wb") as log:
-            tell = self._teller(task.part.kind, number)
-            nobody = Base("", "")
-            yield Work(self._root, self._store, self._records, base or nobody, below, task, folder, log, tell)
+        path.unlink(missing_ok=True)
+        with workplace(self._store) as folder, path.open("ab") as log:  # commands in jails append to it, too
+            tell, below = self._teller(task.part.kind, number), self._tree(stack.trees)
+            yield Work(self._root, self._store, self._records, base, below, stack, task, folder, log, tell)
 
     @contextlib.contextmanager
     def _lock(self, key: str, number: int) -> Iterator[None]:
@@ -164,3 +165,10 @@ class Build:
     @staticmethod
     def _log(key: str) -> str:
         return f"logs/{key}.log"
+
+
+def _translated(work: Work, make: Callable[[], _Made]) -> _Made:
+    try:
+        return make()
+    except OSError as error:
+        raise work.failed(f"{error.filename or ''}: {error.strerror}", "make room, or see who owns the folder") from error

@@ -9,21 +9,21 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
 from remora.errors import ImageFailed
 from remora.images.steps import Part
 
-from ..built import Base
+from ..built import Base, Stack
 from ..records import Records
 from ..store import Store
 from ..tree import Tree
+from ..work import remove
 
 LINES = 40  # of the log that an error carries
 SHOWN = 15  # of them in its text
@@ -39,7 +39,10 @@ class Made:
     """What a step made."""
 
     tree: Tree
+    """Packages for Python, laid out like a prefix."""
     lock: str = ""
+    layer: Tree = field(default_factory=Tree)
+    """What it changed of the system, laid out like a root."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,8 @@ class Work:
     records: Records
     base: Base
     below: Tree
-    """What the steps below made, together."""
+    """The packages that the steps below made, together."""
+    stack: Stack
     task: Task
     folder: Path
     """Empty, on the store's file system, gone when the step ends."""
@@ -114,7 +118,7 @@ def workplace(store: Store) -> Iterator[Path]:
     try:
         yield folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)  # what a command made unwritable is cleared with what the dead left
+        remove(folder)
 
 
 def has_tree(store: Store, digest: str) -> bool:

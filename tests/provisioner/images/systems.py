@@ -1,0 +1,88 @@
+"""What tests of steps of the system share: a cache of apt's for all of them, and a look into a sandbox with what was built.
+
+Law: no judgement here; the sandbox is a real one.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from remora_provisioner.images.built import Built
+from remora_provisioner.images.store import Store
+from remora_provisioner.jails.bubblewrap import Bubblewrap
+from remora_provisioner.testing.visits import Visit, make_plan
+
+debian = pytest.mark.skipif(shutil.which("apt-get") is None, reason="needs Debian: apt-get is what is tested")
+
+
+@pytest.fixture(scope="session")
+def archives(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder for what apt fetches, so that it is fetched once."""
+    return tmp_path_factory.mktemp("apt-cache")
+
+
+@pytest.fixture
+def root(tmp_path: Path, archives: Path) -> Path:
+    """Return the root of images, empty but for what apt has fetched."""
+    place = tmp_path / "images"
+    place.mkdir(mode=0o700)
+    (place / "apt-cache").symlink_to(archives)
+    return place
+
+
+def look(built: Built, root: Path, place: Path, command: str) -> str:
+    """Run a command of the shell in a sandbox with what was built of the system; return what it says."""
+    farms = tuple(Store(root).farm(digest) for digest in built.layers)
+    plan = make_plan(place / "look", "", layers=farms, whole=built.root, mounts=())
+    environment = dict(plan.environment) | dict(built.env)
+    plan = replace(plan, argv=("/bin/sh", "-c", command), environment=environment, folder=Path("/"))
+    (place / "look" / "log").unlink(missing_ok=True)
+    sandbox = Bubblewrap().open(replace(plan, folder=place / "look" / "folder"))
+    try:
+        with socket.socket() as line:
+            Visit(plan, sandbox, line).end()
+    finally:
+        sandbox.close()
+    return (place / "look" / "log").read_text().strip()
+
+
+class Door:
+    """Where a command in a build knocks, so that a test knows how far it is; the line falls when the command dies."""
+
+    def __init__(self) -> None:
+        """Open it on a port of this machine."""
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self._listening.settimeout(60)
+        self.knock = (
+            "python3 -c \"import socket; line = socket.create_connection(('127.0.0.1', "
+            f'{self._listening.getsockname()[1]})); line.recv(1)"'
+        )
+
+    def wait(self) -> socket.socket:
+        """Wait until somebody knocks and return the line."""
+        line, _ = self._listening.accept()
+        line.settimeout(20)
+        return line
+
+    def close(self) -> None:
+        """Close it."""
+        self._listening.close()
+
+
+@pytest.fixture
+def door() -> Iterator[Door]:
+    """Give a door."""
+    opened = Door()
+    yield opened
+    opened.close()
+
+
+def as_root() -> bool:
+    """Say whether the tests run as root."""
+    return os.geteuid() == 0
