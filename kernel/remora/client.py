@@ -151,17 +151,22 @@ class Client:
 
     async def staged(self, request: Request, stage: Callable[[str, str], None]) -> Fields:
         """Ask for what takes its time and return the result; `stage` gets a stage's name and more in words. May be cancelled."""
-        peer = await self.backend()
-        asked = asyncio.ensure_future(peer.request(request))
-        await asyncio.sleep(0)  # the request gets its number when it is sent
-        self._stages[request.ask] = stage
-        try:
-            return (await asked).result
-        except asyncio.CancelledError:
-            peer.send(GiveUp(request.ask))
-            raise
-        finally:
-            self._stages.pop(request.ask, None)
+        for last in (False, True):
+            peer = await self.backend()
+            asked = asyncio.ensure_future(peer.request(request))
+            await asyncio.sleep(0)  # the request gets its number when it is sent
+            self._stages[request.ask] = stage
+            try:
+                return (await asked).result
+            except asyncio.CancelledError:
+                peer.send(GiveUp(request.ask))
+                raise
+            except BackendError:  # a build that a dead backend took along goes on from its last whole step
+                if last or not peer.gone.done():
+                    raise
+            finally:
+                self._stages.pop(request.ask, None)
+        raise AssertionError("unreachable")
 
     async def follow(self, run: RunId, sink: Sink, after: int = -1) -> None:
         """Feed a run's records to `sink`, from `after` on, until its last one; through deaths of backend and connections."""

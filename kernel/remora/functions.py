@@ -23,7 +23,7 @@ from .twins import Twin
 
 P = ParamSpec("P")
 R = TypeVar("R")
-_OPTIONS = ("gpu", "cpu", "memory", "timeout", "idle", "files", "jail", "env", "on", "image", "pip", "requirements", "python")
+_OPTIONS = "gpu cpu memory timeout idle files jail env on image pip apt requirements python".split()
 _MOST_RETRIES = 10
 
 
@@ -42,6 +42,7 @@ class FunctionOptions(TypedDict, total=False):
     on: str | None
     image: Image | str | None
     pip: str | list[str] | None
+    apt: str | list[str] | None
     requirements: str | list[str] | None
     python: str | None
     retries: int | None

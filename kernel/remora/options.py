@@ -77,6 +77,7 @@ OPTIONS = [
         repeats=True,
     ),
     Option("pip", 'packages on top: "torch>=2.1,<3 transformers[torch]"', "none", v.requirements, lasting=True, repeats=True),
+    Option("apt", 'packages of the system: ffmpeg, "ffmpeg graphviz"', "none", v.packages, lasting=True, repeats=True),
     Option("requirements", "a file of requirements, on top", "none", v.files, lasting=True, repeats=True),
     Option("python", "a bare Python of this version: 3.12", "the kernel's own environment", v.python, lasting=True),
     Option("image", "a published image, or {a remora.Image}", "the kernel's own environment", v.image, lasting=True),
@@ -89,7 +90,6 @@ OPTIONS = [
 ]
 LATER = {
     "budget": "timeout= ends the cell after a time",
-    "apt": "what is installed on this machine is there in the sandbox too",
     "volume": "the notebook's folder keeps what a remote cell writes there",
     "secret": "env=NAME={variable} passes one without showing it",
 }
@@ -113,6 +113,7 @@ class CellOptions:
     environment: tuple[tuple[str, str], ...] = ()
     pip: tuple[str, ...] = ()
     """Requirements by PEP 508."""
+    apt: tuple[str, ...] = ()
     requirements: tuple[str, ...] = ()
     """Paths of files."""
     python: str | None = None

@@ -14,7 +14,7 @@ from keyword import iskeyword
 
 from .errors import OptionError
 from .images import Image
-from .images.steps import check_name, check_version
+from .images.steps import Apt, check_name, check_version
 from .resources import parse_gpu, parse_seconds
 
 Read = Callable[[object], object]
@@ -129,6 +129,12 @@ def requirements(value: object) -> tuple[str, ...]:
             found.append(" ".join(word[1].split()))
             rest = rest[word.end() :]
     return tuple(dict.fromkeys(found))
+
+
+def packages(value: object) -> tuple[str, ...]:
+    """Return names of Debian packages from "a b", "a,b" or a list."""
+    words = [str(word) for word in value] if isinstance(value, (list, tuple)) else re.split(r"[\s,]+", str(value).strip())
+    return Apt(tuple(dict.fromkeys(word for word in words if word))).packages
 
 
 def files(value: object) -> tuple[str, ...]:

@@ -119,6 +119,10 @@ class Resources:
         return cls(parse_gpu(gpu) if gpu else (), data.get("cpu"), data.get("memory"))
 
 
+_OF_THE_SYSTEM = frozenset({"apt", "run", "run_function", "local"})
+"""Kinds of image steps that a sandbox cannot be given while it lives."""
+
+
 @dataclass(frozen=True)
 class SandboxSpec:
     """How a sandbox is to be made. Session, machine, image and devices identify it; the rest may change from cell to cell."""
@@ -143,8 +147,12 @@ class SandboxSpec:
 
     @property
     def identity(self) -> tuple[str, str, str]:
-        """Return what, beside the session, decides whether a living sandbox will do: machine, image, devices."""
-        return (self.on, json.dumps(self.image["base"], sort_keys=True), ",".join(map(str, self.resources.gpu)))
+        """Return what, beside the session, decides whether a living sandbox will do: machine, system, devices.
+
+        Of its image these are the base and the steps that change the system below what runs; packages can be given later.
+        """
+        system = [self.image["base"], *(step for step in self.image.get("steps", ()) if step["kind"] in _OF_THE_SYSTEM)]
+        return (self.on, json.dumps(system, sort_keys=True), ",".join(map(str, self.resources.gpu)))
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""

@@ -54,6 +54,7 @@ def recipe(options: CellOptions, mirror: Image) -> Image:
             raise OptionError("image= and python= both say what to begin with; give one of them")
     elif options.python is not None:
         image = Image.python(options.python)
+    image = image.apt_install(list(options.apt))
     for file in options.requirements:
         image = image.pip_install_from_requirements(os.path.abspath(file))
     return image.pip_install([_whole(word) for word in options.pip])

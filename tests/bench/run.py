@@ -14,12 +14,18 @@ import sys
 import time
 
 import cold_starts
+import images
 import round_trips
 import start_ups
 from figures import Figure, table
 from place import place
 
-BENCHES = {"round_trips": round_trips.measure, "cold_starts": cold_starts.measure, "start_ups": start_ups.measure}
+BENCHES = {
+    "round_trips": round_trips.measure,
+    "cold_starts": cold_starts.measure,
+    "start_ups": start_ups.measure,
+    "images": images.measure,
+}
 
 
 def main() -> int:

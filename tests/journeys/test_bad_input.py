@@ -38,7 +38,8 @@ def _one_line(ran: Ran) -> str:
         ("env='A=1", ["quote is not closed"]),
         ("gpu=", ["gpu has no value"]),
         ("detach", ["--detach"]),
-        ("pip=torch", ["pip", "%pip install"]),
+        ("pip=a>=b=c", ["no requirement", "transformers[torch]"]),
+        ("budget=3", ["budget", "timeout="]),
         ("cpu=1 cpu=2", ["cpu", "twice"]),
     ],
 )

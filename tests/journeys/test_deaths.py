@@ -12,7 +12,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from journeys.driving import Message, Notebook, Place, Ran
@@ -47,19 +46,6 @@ def notebook(place: Place) -> Notebook:
     return notebook
 
 
-def processes(place: Place, module: str) -> list[int]:
-    """Return the processes of this place that run a module of ours, found as `ps` shows them."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            words = path.read_bytes().split(b"\0")
-        except OSError:
-            continue
-        if module.encode() in words and any(str(place.state).encode() in word for word in words):
-            found.append(int(path.parent.name))
-    return found
-
-
 def kill_at(text: str, pids: list[int]) -> tuple[object, list[float]]:
     """Return what to do with each message, so that these processes are killed when a text is printed, and when that was."""
     killed: list[float] = []
@@ -87,15 +73,15 @@ def run_of(place: Place, name: str) -> Message:
 
 def test_killed_backend(place: Place, notebook: Notebook) -> None:
     """The run goes on without the backend and its agent, each line is there once, and a new backend takes the session up."""
-    (backend,) = processes(place, "remora_backend")
+    (backend,) = place.processes("remora_backend")
     on, killed = kill_at("line 1", [backend])
     ran = notebook.remote(COUNT, on=on)
     assert killed
     assert ran.ok
     assert ran.stdout == LINES
-    assert not processes(place, "remora_backend")
+    assert not place.processes("remora_backend")
     assert run_of(place, "import time")["state"] == "done"
-    assert processes(place, "remora_backend") != [backend]
+    assert place.processes("remora_backend") != [backend]
     assert notebook.remote("print(counted + 1)").stdout == "6\n"
     assert notebook.run("print(counted)").stdout == "5\n"
 
@@ -103,7 +89,7 @@ def test_killed_backend(place: Place, notebook: Notebook) -> None:
 def test_backend_killed_while_detached(place: Place, notebook: Notebook) -> None:
     """A detached cell goes on without the backend, and attaching afterwards shows each line once."""
     notebook.remote(COUNT, "--detach")
-    os.kill(processes(place, "remora_backend")[0], signal.SIGKILL)
+    os.kill(place.processes("remora_backend")[0], signal.SIGKILL)
     run = run_of(place, "import time")["id"]
     assert notebook.run(f"%remote attach {run}").stdout == LINES
 
@@ -137,7 +123,7 @@ def test_attaching_leaves_what_is_bound(place: Place, notebook: Notebook) -> Non
 @pytest.mark.parametrize("module", ["remora_provisioner.supervise", "sandbox"])
 def test_killed_sandbox(place: Place, notebook: Notebook, module: str) -> None:
     """A killed supervisor or sandbox is a crash within a second, nothing of it is left, and the kernel stays usable."""
-    pids = processes(place, module) if "." in module else [_sandbox_pid(place)]
+    pids = place.processes(module) if "." in module else [_sandbox_pid(place)]
     on, killed = kill_at("line 1", pids)
     ran = notebook.remote(COUNT, on=on)
     assert not ran.ok

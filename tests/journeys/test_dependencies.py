@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 import time
 from collections.abc import Iterator
 
 import pytest
+from journeys.commands import until
 from journeys.driving import Notebook, Place
 from provisioner.images.wheels_by_hand import make_source, make_wheel
 
@@ -18,9 +21,8 @@ def build_wheel(folder, settings=None, metadata=None):
 """
 
 
-@pytest.fixture(scope="module")
-def shared(place: Place) -> Notebook:
-    """Give the tests one kernel, in which the index is a folder beside the notebook."""
+def start(place: Place) -> Notebook:
+    """Start a kernel, for which the index is a folder beside the notebook."""
     notebook = place.start("remora")
     folder = notebook.folder / "wheels"
     for name in ("alpha", "beta", "gamma"):
@@ -31,6 +33,12 @@ def shared(place: Place) -> Notebook:
     assert notebook.run(f"import os; os.environ |= {variables}").ok
     assert notebook.remote("pass").ok
     return notebook
+
+
+@pytest.fixture(scope="module")
+def shared(place: Place) -> Notebook:
+    """Give the tests one kernel."""
+    return start(place)
 
 
 @pytest.fixture
@@ -106,10 +114,7 @@ def test_a_build_is_stopped(notebook: Notebook, session: str):
     """The stop button ends a build at once; its processes are gone, and the sandbox is as it was."""
     assert notebook.remote("kept = 4", f"session={session}").ok
     request = notebook.send(f"%%remote session={session} pip=endless\nkept")
-    deadline = time.monotonic() + 30
-    while not (notebook.folder / "reached").exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    until((notebook.folder / "reached").exists, "the build")
     time.sleep(1.5)  # a quick cell shows no status line
     pressed = time.monotonic()
     notebook.interrupt()
@@ -182,3 +187,24 @@ def test_an_edited_module_is_announced(notebook: Notebook, session: str):
     module.write_text("VALUE = 3\n# longer still\n")
     ran = notebook.remote("helpers_here.VALUE", f"session={session}")
     assert (ran.result, ran.stderr) == ("3", "")
+
+
+def test_a_build_outlives_the_backend():
+    """The backend is killed in the middle of a build: its builder goes along, and the cell goes on with a new one."""
+    place = Place()
+    try:
+        notebook = start(place)
+        reached = notebook.folder / "reached"
+        request = notebook.send("%%remote pip=endless\n1")
+        until(reached.exists, "the build")
+        (builder,) = place.processes("remora_provisioner.images.build")
+        (backend,) = place.processes("remora_backend")
+        os.kill(backend, signal.SIGKILL)
+        until(lambda: builder not in place.processes("remora_provisioner.images.build"), "the builder's end")
+        until(lambda: place.processes("remora_provisioner.images.build"), "the next builder")
+        notebook.interrupt()
+        (ran,) = notebook.collect(request)
+        assert ran.reply["ename"] == "KeyboardInterrupt"
+        assert notebook.remote("1").result == "1"
+    finally:
+        place.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 
@@ -40,9 +41,13 @@ def test_a_cell_has_what_its_image_changed(notebook: Notebook, session: str) -> 
     assert (notebook.folder / "made").exists()
 
 
-def test_a_living_session_is_told_to_restart(notebook: Notebook, session: str) -> None:
-    """What is changed of the system cannot be given to a sandbox that lives; the error says what to do."""
-    assert notebook.remote("kept = 1", f"session={session}").ok
-    ran = notebook.remote("kept", f"image={{image}} session={session}")
-    assert "restart the session" in str(ran.error)
-    assert notebook.remote("kept", f"session={session}").result == "1"
+def test_another_system_is_another_sandbox(notebook: Notebook, session: str) -> None:
+    """The system below a living sandbox cannot be changed: the session gets another one, and a line says what stays behind."""
+    assert notebook.remote("kept = 1; here_only = lambda: 2", f"session={session}").ok
+    ran = notebook.remote("import subprocess; [kept, subprocess.getoutput('hello')]", f"apt=hello session={session}")
+    assert ran.result == "[1, 'Hello, world!']", ran.error
+    (old,) = re.findall(r"gets another sandbox; what sandbox (\w+) holds stays behind", ran.stderr)
+    stop = (
+        f"from remora.client import client as c; from remora.wire import StopSandboxes as S; c().run(c().request(S([{old!r}])))"
+    )
+    assert notebook.run(stop).ok

@@ -17,7 +17,7 @@ from .. import options as table
 from ..errors import OptionError
 
 _TARGET = re.compile(r".+\.py::[^:]+")
-_OWN = ("on", "gpu", "cpu", "memory", "timeout", "idle", "files", "jail", "env", "pip", "requirements", "python", "image")
+_OWN = ("on", "gpu", "cpu", "memory", "timeout", "idle", "files", "jail", "env", "pip", "apt", "requirements", "python", "image")
 _REST = "remora.rest"
 
 

@@ -17,6 +17,7 @@ from remora.errors import ImageFailed, InternalError, from_dict
 from remora.images import GUEST_NEEDS, Image
 from remora.images.mirror import CARRIED
 from remora.images.steps import MirrorBase
+from remora.resources import format_seconds
 from remora.wire import Fields
 
 from . import asking
@@ -30,6 +31,8 @@ Say = Callable[[str], None]
 _PATIENCE = 5.0
 """Seconds that a builder may take to clear up."""
 _LINE = 1 << 20
+_WORTH_SAYING = 2.0
+"""Seconds that a step must usually take for it to be said."""
 
 
 class Images:
@@ -160,4 +163,5 @@ async def _builder(root: Path, environment: Mapping[str, str]) -> AsyncIterator[
 def _words(told: Fields) -> str:
     """Return what a line of the builder's comes to."""
     of = f"step {told['step']} of {told['of']}: " if told["of"] > 1 else ""
-    return f"{of}{told['text']}"
+    usual = f" (usually {format_seconds(told['expected'])})" if told["expected"] >= _WORTH_SAYING else ""
+    return f"{of}{told['text']}{usual}"

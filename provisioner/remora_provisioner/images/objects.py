@@ -69,14 +69,18 @@ class Objects:
 
     def find(self, digest: str, executable: bool) -> int | None:
         """Return the size of an object and make it young again; None if it is not there."""
-        place = self.place(digest, executable)
         with self.lock.shared():
-            try:
-                facts = os.stat(place)
-            except FileNotFoundError:
-                return None
-            if time.time() - facts.st_ctime > _FRESH:
-                os.chmod(place, object_mode(executable))
+            return self.find_locked(digest, executable, time.time())
+
+    def find_locked(self, digest: str, executable: bool, now: float) -> int | None:
+        """Do the same for whoever holds the lock, and perhaps looks for thousands."""
+        place = self.place(digest, executable)
+        try:
+            facts = os.stat(place)
+        except FileNotFoundError:
+            return None
+        if now - facts.st_ctime > _FRESH:
+            os.chmod(place, object_mode(executable))
         return facts.st_size
 
     def write(self, chunks: Iterable[bytes], digest: str | None, executable: bool) -> tuple[str, int]:

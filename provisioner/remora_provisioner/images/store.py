@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import os
 import re
+import time
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -80,9 +81,10 @@ class Store:
     # ---- trees
     def save(self, tree: Tree) -> str:
         """Keep a tree, all of whose objects must be there, and return its digest; StoreRefused with "malformed"."""
+        now = time.time()
         with self.lock.shared():
             for file in tree.files():
-                if self.objects.find(file.digest, file.executable) != file.size:
+                if self.objects.find_locked(file.digest, file.executable, now) != file.size:
                     raise StoreRefused(
                         f"{file.path!r} is not in the store as promised; build the image again", reason="malformed"
                     )

@@ -53,7 +53,7 @@ def test_nothing_heavy_is_loaded_before_a_command_runs() -> None:
         (["nope"], "No such command 'nope'"),
         (["run", "--gpuu", "A100", "a.ipynb"], "Did you mean"),
         (["run", "a.ipynb", "--memory", "16"], "--memory 16 is no amount"),
-        (["run", "a.ipynb", "--apt", "ffmpeg"], "cannot do apt= yet"),
+        (["run", "a.ipynb", "--volume", "v"], "cannot do volume= yet"),
         (["run", "a.ipynb", "--jail", "strong"], "one of bubblewrap"),
         (["run", "nope.ipynb", "o.ipynb"], "there is no notebook nope.ipynb"),
         (["run", "nope.ipynb", "o.ipynb", "-f", "nope.yaml"], "nope.yaml cannot be read"),

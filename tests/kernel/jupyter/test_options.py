@@ -79,7 +79,8 @@ def test_every_option():
     """Every option of the table ends up where CellOptions says."""
     found = read(
         "on=here gpu=A100,H100:2 cpu=0.5 memory=1GiB timeout=2s idle=20m files=ro session=second jail=landlock env=A=1 "
-        "pip='a>=1,<2 b' requirements=r.txt python=3.12 image=mine -i x,y --out model --no-sync --detach --fresh --both"
+        "pip='a>=1,<2 b' apt='curl xz-utils' requirements=r.txt python=3.12 image=mine "
+        "-i x,y --out model --no-sync --detach --fresh --both"
     )
     assert found == CellOptions(
         Resources((Gpu("A100"), Gpu("H100", 2)), 0.5, 2**30),
@@ -89,6 +90,7 @@ def test_every_option():
         "landlock",
         (("A", "1"),),
         pip=("a>=1,<2", "b"),
+        apt=("curl", "xz-utils"),
         requirements=("r.txt",),
         python="3.12",
         image="mine",
@@ -153,6 +155,7 @@ def test_packages(line, found):
         ("python=snake", "python=3.12"),
         ("image='a b'", "no name of an image"),
         ("requirements=''", "the path of a file"),
+        ("apt='a; rm'", "no package of Debian"),
     ],
 )
 def test_wrong_packages(line, part):

@@ -317,7 +317,7 @@ def test_a_process_tells_what_it_does(root: Path, wheels: Path) -> None:
     process = start(pip(BARE, wheels, "lower"), root)
     said = lines(process)
     assert process.returncode == 0
-    assert [list(line) for line in said[:-1]] == [["stage", "text", "step", "of", "seconds"]] * (len(said) - 1)
+    assert [list(line) for line in said[:-1]] == [["stage", "text", "step", "of", "seconds", "expected"]] * (len(said) - 1)
     assert len(said[-1]["built"]["trees"]) == 1
     failing = start(pip(BARE, wheels, "no-such-package"), root)
     assert lines(failing)[-1]["error"]["reason"] == "image-failed"

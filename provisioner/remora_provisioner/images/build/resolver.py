@@ -6,21 +6,25 @@ of what counts as installed; packages are unpacked beside it. The lock is a pylo
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
+from remora.errors import ImageFailed
 from remora.images.steps import Pip
 
 from ..objects import object_name
+from .asked import Asked
 from .work import Work
 
 NO_INDEX = "none"
 """As an `index_url`: packages come from `find_links` alone."""
 _DESCRIBING = ("METADATA", "WHEEL", "INSTALLER", "direct_url.json", "PKG-INFO", "requires.txt", "top_level.txt")
+_NAME = re.compile(r'(?m)^\[\[packages\]\]\nname = "([^"]+)"')
 _PLACED = re.compile(r"(?m)^ \+ (\S+) @ (\S+)$")
 """How uv says where a package lies that comes from no index."""
 
@@ -38,6 +42,8 @@ class Resolver:
 
     work: Work
     options: tuple[str, ...] = ()
+    believes: bool = True
+    """Whether what indexes said lately will do."""
 
     @classmethod
     def of(cls, work: Work, step: Pip) -> Resolver:
@@ -45,7 +51,7 @@ class Resolver:
         options = ["--no-index"] if step.index_url == NO_INDEX else ["--default-index", step.index_url] if step.index_url else []
         options += [word for url in step.extra_index_url for word in ("--index", url)]
         options += [word for place in step.find_links for word in ("--find-links", place)]
-        return cls(work, (*options, *(("--prerelease", "allow") if step.pre else ())))
+        return cls(work, (*options, *(("--prerelease", "allow") if step.pre else ())), believes=not step.force)
 
     def uv(self, *words: str, advice: str = "", **variables: str) -> str:
         """Run uv and return its standard output; raises ImageFailed with its own words."""
@@ -57,10 +63,11 @@ class Resolver:
         """Run `uv pip` for the throw-away environment."""
         return self.uv("pip", words[0], "--python", str(self.environment()), *words[1:])
 
-    def missing(self, wanted: Sequence[str]) -> dict[str, str]:
-        """Return what would be installed for these words of `uv pip install`: name → what exactly, as a requirement."""
-        logged = self.work.log.tell()
-        answer = json.loads(self.pip("install", "--dry-run", "--output-format", "json", *self.options, *wanted))
+    def missing(self, wanted: Sequence[str], *words: str) -> dict[str, str]:
+        """Return what would be installed for what `uv pip install` is told to want: name → what exactly, as a requirement."""
+        self.work.log.flush()
+        logged = os.path.getsize(self.work.log.name)
+        answer = json.loads(self.pip("install", "--dry-run", "--output-format", "json", *self.options, *words, *wanted))
         said = Path(self.work.log.name).read_text(errors="replace")[logged:]
         places = {name: f"{name} @ {place}" for name, place in _PLACED.findall(said)}  # which the answer leaves out
         names = {change["name"]: change["version"] for change in answer.get("changes", []) if change["action"] == "installed"}
@@ -68,14 +75,25 @@ class Resolver:
 
     def lock(self, requirements: Sequence[str]) -> str:
         """Return the lock for what these requirements need beyond what is installed; empty if that is nothing."""
+        asked = Asked(self.work.root, self.options)
+        if self.believes and asked.lately:
+            with contextlib.suppress(ImageFailed):  # not all of it is known
+                lock = self._lock(requirements, "--offline")
+                if asked.about(_names(lock)):
+                    return lock
+        lock = self._lock(requirements)
+        asked.note(_names(lock))
+        return lock
+
+    def _lock(self, requirements: Sequence[str], *words: str) -> str:
         bare = not self.work.base.sites and not self.work.below.entries  # all is missing, so one look at the indexes will do
-        pins = list(requirements) if bare else sorted(self.missing(["--", *requirements]).values())
+        pins = list(requirements) if bare else sorted(self.missing(["--", *requirements], *words).values())
         if not pins:
             return ""
         (self.work.folder / "pins.txt").write_text("".join(f"{pin}\n" for pin in pins))
         target = self.work.folder / "pylock.toml"
-        words = ["--quiet", "--no-header", "--format", "pylock.toml", *([] if bare else ["--no-deps"])]
-        self.pip("compile", *words, *self.options, "-o", str(target), "pins.txt")
+        how = ["--quiet", "--no-header", "--format", "pylock.toml", *([] if bare else ["--no-deps"]), *words]
+        self.pip("compile", *how, *self.options, "-o", str(target), "pins.txt")
         return target.read_text()
 
     def unpack(self, lock: str, folder: Path, offline: bool) -> None:
@@ -98,6 +116,10 @@ class Resolver:
             (folder / "pyvenv.cfg").write_text(version)
             _describe(self.work, folder / base.site)
         return python
+
+
+def _names(lock: str) -> list[str]:
+    return _NAME.findall(lock)
 
 
 def _describe(work: Work, site: Path) -> None:
@@ -126,10 +148,11 @@ def _of_tree(work: Work) -> Iterator[tuple[str, dict[str, str]]]:
     """Yield each description in the tree below, whose files are objects of the store."""
     found: dict[str, dict[str, str]] = {}
     for file in work.below.files():
-        path = PurePosixPath(file.path)
-        if path.name in _DESCRIBING and path.parent.suffix == ".dist-info" and str(path.parents[1]) == work.base.site:
+        folder, _, name = file.path.rpartition("/")
+        site, _, described = folder.rpartition("/")
+        if name in _DESCRIBING and described.endswith(".dist-info") and site == work.base.site:
             place = work.store.root / "objects" / object_name(file.digest, file.executable)
-            found.setdefault(path.parent.name, {})[path.name] = str(place)
+            found.setdefault(described, {})[name] = str(place)
     yield from found.items()
 
 

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from statistics import median
 from typing import TypeVar
 
 from remora.errors import ImageFailed
@@ -27,6 +28,7 @@ from ..tree import Tree
 from . import BASES, STEPS
 from .work import Made, Task, Work, workplace
 
+_HISTORY = 200  # records looked at to say how long a step may take
 _Made = TypeVar("_Made")
 
 
@@ -40,6 +42,8 @@ class Progress:
     of: int
     seconds: float
     """Since the build began."""
+    expected: float = 0.0
+    """Seconds that this step took the last time, or steps of its kind take; 0: not known."""
 
 
 def build(image: Image, root: Path, say: Callable[[Progress], None]) -> Built:
@@ -53,6 +57,7 @@ class Build:
     def __init__(self, image: Image, root: Path, say: Callable[[Progress], None]) -> None:
         self._root, self._say, self._begun = root, say, time.monotonic()
         self._store, self._records = Store(root), Records(root)
+        self._expected = 0.0
         self._image = resolve(image, self._records).built
         self._keys = keys_here(self._image)
 
@@ -101,6 +106,7 @@ class Build:
     def _make(self, number: int, step: Part, base: Base, below: Stack) -> Record:
         key, begun = self._keys[number], time.monotonic()
         earlier = self._records.get(key)
+        self._expected = earlier.seconds if earlier else self._usual(step.kind)
         self._store.work.clear_stale()
         task = Task(key, step, earlier.lock if earlier else None)
         with self._work(task, number, base, below) as work:
@@ -108,6 +114,11 @@ class Build:
         record = replace(record, seconds=time.monotonic() - begun)
         self._records.put(record)
         return record
+
+    def _usual(self, kind: str) -> float:
+        """Return how long steps of a kind have taken here."""
+        took = [record.seconds for record in self._records.all()[-_HISTORY:] if record.step["kind"] == kind]
+        return median(took) if took else 0.0
 
     def _record(self, number: int, step: Part, made: Made) -> Record:
         """Save what a step made and return the record of it."""
@@ -147,7 +158,9 @@ class Build:
 
     def _teller(self, stage: str, number: int) -> Callable[[str], None]:
         of = len(self._image.steps)
-        return lambda text: self._say(Progress(stage, text, number, of, round(time.monotonic() - self._begun, 3)))
+        return lambda text: self._say(
+            Progress(stage, text, number, of, round(time.monotonic() - self._begun, 3), round(self._expected, 1))
+        )
 
     @staticmethod
     def _log(key: str) -> str:

@@ -9,7 +9,7 @@ from remora.images.steps import Part, UvSync
 
 from ..tree import Tree
 from .resolver import Resolver
-from .wheels import read_lock, tree_of
+from .wheels import Wheel, read_lock, tree_of
 from .work import Made, Work
 
 
@@ -42,5 +42,9 @@ def _lock(resolver: Resolver, step: UvSync) -> str:
     resolver.uv("export", "--quiet", "--format", "pylock.toml", *words, "-o", str(target), advice=advice)
     head, wheels = read_lock(target.read_text(), work.base.version, work.task.key)
     missing = resolver.missing(["--no-deps", "-r", str(target)]) if wheels else {}
-    kept = [wheel.text for wheel in wheels if wheel.name in missing and wheel.version in ("", missing[wheel.name])]
+    kept = [wheel.text for wheel in wheels if wheel.name in missing and _is(wheel, missing[wheel.name])]
     return head + "".join(kept) if kept else ""
+
+
+def _is(wheel: Wheel, requirement: str) -> bool:
+    return not wheel.version or "@" in requirement or requirement == f"{wheel.name}=={wheel.version}"
