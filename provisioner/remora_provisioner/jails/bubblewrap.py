@@ -136,6 +136,8 @@ def _check(plan: SandboxPlan) -> None:
     for source in (*(mount.source for mount in plan.mounts), *plan.layers):
         if not source.exists():
             raise PlaceError(f"{source} is not there, so the sandbox cannot be given it", reason="sandbox")
+    if problem := layers.obstacle(plan):
+        raise PlaceError(problem, reason="sandbox")
 
 
 def _explain(complaints: list[str]) -> str:

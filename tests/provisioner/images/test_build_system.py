@@ -154,6 +154,16 @@ def test_commands_have_the_packages_below_and_add_some(root: Path, tmp_path: Pat
     assert build(pip(image, wheels, "other"), root, quiet).trees == built.trees
 
 
+def test_commands_see_local_files(root: Path, tmp_path: Path) -> None:
+    """A folder that was copied is there for the commands after it, which may change it, and in sandboxes."""
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / "one").write_text("1\n")
+    image = (
+        BARE.add_local_dir(tmp_path / "source", "/srv/app", copy=True).workdir("/srv/app").run_commands("echo 2 >> one; cat one")
+    )
+    assert look(build(image, root, quiet), root, tmp_path, "cat /srv/app/one").split() == ["1", "2"]
+
+
 def test_links_out_of_an_image_are_not_followed(root: Path, tmp_path: Path) -> None:
     """Commands that put links in the place of what is cleared afterwards reach nothing of the machine."""
     victim = tmp_path / "victim"

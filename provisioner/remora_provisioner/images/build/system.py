@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from remora.errors import PlaceError
 
@@ -19,6 +19,7 @@ from ...sandbox import FIRST_HOST_ID, Mount, SandboxPlan
 from ..tree import Tree
 from .difference import take_in
 from .ground import Ground, no_services
+from .interpreters import follow
 from .work import Work
 
 _HOST_IDS = 0x0F00_0000
@@ -85,6 +86,17 @@ def roots(work: Work) -> list[Path]:
     """Return the folders that make up the system below a step, the topmost first."""
     farms = [work.store.farm(digest) for digest in work.stack.layers[::-1]]
     return farms if work.base.layer else [*farms, Path("/")]
+
+
+def resolve(work: Work, path: str) -> str:
+    """Return where a path leads in the system below a step, whether anything is there or not."""
+    links, known = dict[str, str](), roots(work)
+    for place in (*reversed(PurePosixPath(path).parents), PurePosixPath(path)):
+        name = follow(str(place), links).strip("/")
+        found = next((root / name for root in known if os.path.lexists(root / name)), None)
+        if name and found is not None and found.is_symlink():
+            links[name] = os.readlink(found)
+    return follow(path, links)
 
 
 def find(work: Work, path: str) -> Path | None:
