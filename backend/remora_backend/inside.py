@@ -5,9 +5,13 @@ Law: who asks is told by the supervisor of the sandbox, before the code's first 
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from remora.errors import Refused
 from remora.resources import SandboxSpec
 from remora.wire import Fields, SandboxId
+from remora_provisioner.images import within
+from remora_provisioner.opening import Opening
 
 from .fleet import Fleet
 
@@ -23,9 +27,12 @@ class Insider:
         """Return the name of a kernel in there: below the sandbox's own."""
         return name if name.startswith(f"{self.sandbox}/") else f"{self.sandbox}/{name}"
 
-    async def require(self, spec: SandboxSpec) -> None:
-        """Raise Refused for a spec that shows more than the sandbox itself sees."""
-        await self._fleet.agent.require_within(self.sandbox, spec)
+    async def admit(self, spec: SandboxSpec, opening: Opening) -> SandboxSpec:
+        """Return the spec with an image that is safe to build; Refused for one that shows more than the sandbox itself sees."""
+        parent = self._fleet.sandboxes[self.sandbox]["spec"]["image"]
+        spec = replace(spec, image=within.admit(spec.image, parent))
+        await self._fleet.agent.require_within(self.sandbox, spec, opening)
+        return spec
 
     def owns(self, sandbox: Fields) -> bool:
         """Say whether that sandbox was opened from in here."""

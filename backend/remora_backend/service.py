@@ -10,6 +10,7 @@ import contextlib
 import shutil
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from remora import streams
@@ -33,18 +34,26 @@ from remora.wire import (
     Message,
     OpenSession,
     Request,
+    RunId,
     SandboxId,
     Stage,
     StopSandboxes,
     SubmitCall,
 )
 from remora_provisioner.agent import Agent
+from remora_provisioner.images import within
 from remora_provisioner.opening import Opening
 
 from .calls import CallDesk
 from .fleet import Fleet, SessionKey, new_sandbox
 from .inside import Insider
 from .store import Store
+
+
+def _spec(asked: Fields) -> SandboxSpec:
+    """Return the spec that somebody asks for, without what only the backend may put there."""
+    spec = SandboxSpec.from_dict(asked)
+    return replace(spec, image={name: value for name, value in spec.image.items() if name != within.BUILT_ON})
 
 
 class Service:
@@ -61,6 +70,7 @@ class Service:
         self._fleet.changed = self._note_activity
         self._peers: set[Peer] = set()
         self._insiders: dict[Peer, Insider] = {}
+        self._admitting: dict[RunId, asyncio.Future[None]] = {}
         self._openings: dict[tuple[Peer, int], Opening] = {}
         self._idle: asyncio.TimerHandle | None = None
         self.over = asyncio.Event()
@@ -127,16 +137,16 @@ class Service:
     # -- the surface
 
     async def _open_session(self, peer: Peer, request: OpenSession) -> Fields:
-        spec = SandboxSpec.from_dict(request.spec)
+        spec = _spec(request.spec)
         kernel, insider = request.kernel, self._insiders.get(peer)
         if insider is not None:
-            await insider.require(spec)
             kernel = insider.kernel(kernel)
             for sandbox in filter(None, (request.instead_of, request.sandbox)):
                 insider.require_sandbox(self._fleet.find_sandbox(sandbox))
         if request.instead_of is not None:
             await self._fleet.agent.stop(request.instead_of, EndReason.CRASHED)
         with self._opening(peer, request) as opening:
+            spec = spec if insider is None else await insider.admit(spec, opening)
             key = SessionKey(kernel, request.session, spec.identity)
             return await self._fleet.open_session(key, spec, request.sandbox, opening)
 
@@ -171,10 +181,15 @@ class Service:
         self._fleet.leave_kernel(insider.kernel(request.kernel) if insider else request.kernel)
 
     async def _submit_call(self, peer: Peer, request: SubmitCall) -> None:
-        insider = self._insiders.get(peer)
+        spec, insider = _spec(request.spec), self._insiders.get(peer)
         if insider is not None:
-            await insider.require(SandboxSpec.from_dict(request.spec))
-        await self._desk.submit(request, insider.sandbox if insider else None)
+            admitted = self._admitting[request.run] = asyncio.get_running_loop().create_future()
+            try:
+                spec = await insider.admit(spec, Opening())
+            finally:
+                asyncio.get_running_loop().call_soon(admitted.set_result, None)  # when it is queued, or refused
+                del self._admitting[request.run]
+        await self._desk.submit(replace(request, spec=spec.to_dict()), insider.sandbox if insider else None)
 
     async def _list_all(self, peer: Peer, request: ListAll) -> Fields:
         listed, insider = self._fleet.list_all(request.limit), self._insiders.get(peer)
@@ -197,6 +212,8 @@ class Service:
 
     async def _follow_run(self, peer: Peer, request: FollowRun) -> None:
         if peer in self._insiders:
+            if request.run in self._admitting:  # the call and the wish to follow it come in one breath
+                await self._admitting[request.run]
             self._insiders[peer].require_run(self._fleet.find_run(request.run))
         await self._desk.follow(peer, request)
 

@@ -23,7 +23,8 @@ from .twins import Twin
 
 P = ParamSpec("P")
 R = TypeVar("R")
-_OPTIONS = "gpu cpu memory timeout idle files jail env on image pip apt requirements python".split()
+_OF_THE_IMAGE = ("image", "pip", "apt", "requirements", "python")
+_OPTIONS = ("gpu", "cpu", "memory", "timeout", "idle", "files", "jail", "env", "on", *_OF_THE_IMAGE)
 _MOST_RETRIES = 10
 
 

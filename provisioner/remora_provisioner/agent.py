@@ -162,10 +162,10 @@ class Agent:
         )
         return order, [*lines, *([why_not] if why_not else [])]
 
-    async def require_within(self, sandbox: SandboxId, spec: SandboxSpec) -> None:
+    async def require_within(self, sandbox: SandboxId, spec: SandboxSpec, opening: Opening) -> None:
         """Raise Refused if a sandbox by this spec would see more of the machine than the one in which it is asked for."""
         order = Order.load(self._sandboxes / sandbox)
-        fitting = await self.images.fit(spec.image, {}, None)
+        fitting = await self.fit(spec, opening)
         folder, _ = view.shared_folder(spec)
         wanted = view.mounts(spec, fitting, self._sandboxes / sandbox / "none", folder)
         more = view.exceeds(wanted, order.mounts) or (spec.home if (spec.home or "/") != order.home else None)

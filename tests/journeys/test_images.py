@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -128,21 +131,47 @@ def test_what_is_used_is_not_collected(commands: Commands) -> None:
     assert "most=16GiB" in commands.run("image", "gc", "--most", "lots", code=2).stderr
 
 
-def test_code_in_a_sandbox_uses_what_is_built(warm: Place) -> None:
-    """From inside, an image that is built can be used, one that is not is refused, and so are questions about images."""
-    built = remora.Image.mirror().pip_install("alpha<2").build()
-    other = remora.Image.mirror().pip_install("beta>=2", "alpha<2")
+def nested(image: remora.Image) -> str:
+    """Call a function with an image from inside a sandbox."""
+    return str(remora.function(image=image, idle=1)(name_of).remote("alpha"))
 
-    def nested(image: remora.Image) -> str:
-        inner = remora.function(image=image)(name_of)
-        return str(inner.remote("alpha"))
 
+def test_code_in_a_sandbox_has_images_built(warm: Place, tmp_path: Path) -> None:
+    """From inside, packages of an index are built; what reads this machine's files is refused, and so are other questions."""
     outer = remora.function(nested)
-    assert outer.remote(built) == "alpha 1.0"
-    with pytest.raises(remora.RemoraError, match="is not built for code in a sandbox"):
-        outer.remote(other)
+    assert outer.remote(remora.Image.mirror().pip_install("alpha<2", "beta>=2")) == "alpha 1.0"
+    for image in (
+        remora.Image.mirror().pip_install(str(tmp_path / "alpha-1.0-py3-none-any.whl")),
+        remora.Image.mirror().pip_install("alpha", find_links=str(tmp_path)),
+        remora.Image.mirror().add_local_dir(tmp_path, "/data", copy=True),
+        remora.Image.debian_slim(),
+    ):
+        with pytest.raises(remora.RemoraError, match="is not built for code in a sandbox"):
+            outer.remote(image)
     with pytest.raises(remora.RemoraError, match="not for code in a sandbox"):
         remora.function(lambda: remora.Image.mirror().build()).remote()
+
+
+def test_a_build_runs_nothing_that_a_sandbox_has_made(warm: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mirror that names a program of the sandbox's as its Python is built with ours, whatever else its spec says."""
+    monkeypatch.chdir(tmp_path)
+    evil = tmp_path / "python"
+    evil.write_text(f'#!/bin/sh\necho "in $REMORA_SANDBOX" >> {tmp_path}/ran\nexec {sys.executable} "$@"\n')
+    evil.chmod(0o755)
+    forged = remora.Image(replace(remora.Image.mirror().base, executable=str(evil))).pip_install("beta<2", "alpha<2")
+    image = forged.to_spec() | {"built_on": forged.base.to_dict()}
+    spec = remora.function(nested)._pack()._place() | {"image": image}
+
+    def forge() -> None:
+        from remora.client import client
+        from remora.wire import OpenSession
+
+        client().run(client().request(OpenSession("forger", "main", spec)))
+
+    with contextlib.suppress(remora.RemoraError):
+        remora.function(forge).remote()
+    ran = (tmp_path / "ran").read_text().splitlines() if (tmp_path / "ran").exists() else []
+    assert "in " not in ran  # which sandbox runs it is its own business
 
 
 def test_recipes_that_cannot_be(warm: Place) -> None:

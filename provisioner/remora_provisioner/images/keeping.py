@@ -13,14 +13,15 @@ import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 
-from remora.errors import ImageFailed, InternalError, from_dict
+from remora.errors import InternalError
+from remora.errors import from_dict as error_from
 from remora.images import GUEST_NEEDS, Image
 from remora.images.mirror import CARRIED
-from remora.images.steps import MirrorBase
+from remora.images.steps import MirrorBase, from_dict
 from remora.resources import format_seconds
 from remora.wire import Fields
 
-from . import asking
+from . import asking, within
 from .built import Built, find, resolve
 from .fitting import Fitting
 from .records import Records, write_whole
@@ -46,18 +47,20 @@ class Images:
         self.farms.mkdir(mode=0o700, parents=True, exist_ok=True)
         root.chmod(0o700)
 
-    async def fit(self, image: Fields, environment: Mapping[str, str], say: Say | None) -> Fitting:
-        """Return how a sandbox with this image is fitted out; what is missing is built, unless there is nobody to `say` it to.
+    async def fit(self, image: Fields, environment: Mapping[str, str], say: Say) -> Fitting:
+        """Return how a sandbox with this image is fitted out; what is missing is built, and `say` hears of it.
 
         `environment`: the asking process's, of which indexes and proxies count. Cancelling ends the build, which keeps its whole
         steps. Raises ImageFailed.
         """
-        recipe = resolve(Image.from_dict(image), Records(self.root))
+        if within.BUILT_ON in image:
+            environment = within.ENVIRONMENT
+        recipe, seen = resolve(within.to_build(image), Records(self.root)), from_dict(image["base"])
         if isinstance(recipe.base, MirrorBase) and not recipe.steps:
             return Fitting.mirror(recipe.base).showing(self.farms)
         built = await self._built(recipe, environment, say)
         if isinstance(recipe.base, MirrorBase):
-            fitting = Fitting.mirror(recipe.base)
+            fitting = Fitting.mirror(seen if isinstance(seen, MirrorBase) else recipe.base)
         else:
             guest = await self._built(Image(recipe.base).pip_install(*GUEST_NEEDS), environment, say)
             roots = tuple(image.get("roots", ()))
@@ -110,13 +113,8 @@ class Images:
     def _farms_of(self, built: Built) -> list[Path]:
         return [self.farms / tree for tree in built.trees]
 
-    async def _built(self, image: Image, environment: Mapping[str, str], say: Say | None) -> Built:
-        built = find(image, self.root)
-        if built is not None:
-            return built
-        if say is None:
-            raise ImageFailed("the image is not built yet, and is not built for code in a sandbox; use it in the notebook first")
-        return await self._build(image, environment, say)
+    async def _built(self, image: Image, environment: Mapping[str, str], say: Say) -> Built:
+        return find(image, self.root) or await self._build(image, environment, say)
 
     async def _build(self, image: Image, environment: Mapping[str, str], say: Say) -> Built:
         asked = {name: value for name, value in environment.items() if CARRIED.fullmatch(name)}
@@ -129,7 +127,7 @@ class Images:
                 if "built" in told:
                     return Built.from_dict(told["built"])
                 if "error" in told:
-                    raise from_dict(told["error"])
+                    raise error_from(told["error"])
                 say(_words(told))
             raise InternalError(
                 f"the builder of images ended with status {await process.wait()} and said nothing; see backend.log"
