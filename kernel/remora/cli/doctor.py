@@ -139,8 +139,20 @@ def _machine() -> Iterator[Finding]:
         return
     yield _isolation(found["jails"])
     yield from (_jail(jail) for jail in found["jails"])
+    yield _images(found["images"])
     warnings = "; ".join(found["limits"]["warnings"])
     yield Finding("limits", FAIR if warnings else GOOD, found["limits"]["means"], warnings)
+
+
+def _images(images: dict[str, Any]) -> Finding:
+    if images["obstacle"] is not None:
+        return Finding(
+            "images", FAIR, "only packages of Python; apt_install and run_commands do not work here", images["obstacle"]
+        )
+    missing = " and ".join(images["missing"])
+    return Finding(
+        "images", GOOD, "packages of Python and of the system, and commands", f"apt-get install {missing}" if missing else ""
+    )
 
 
 def _isolation(jails: list[dict[str, Any]]) -> Finding:

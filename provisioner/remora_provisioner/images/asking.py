@@ -22,7 +22,7 @@ from .gc import collect
 from .records import Record, Records
 from .store import Store
 
-_PARTS = ("wheel",)
+_PARTS = ("wheel", "layer")
 """Kinds of records that are no step of an image."""
 _RECENT = 600.0
 """Seconds in which a record that was used is not given up: somebody may be about to use it again."""

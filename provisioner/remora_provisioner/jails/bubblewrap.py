@@ -83,9 +83,18 @@ class Bubblewrap(Jail):
 
     def obstacle(self) -> str | None:
         """Open a sandbox that does nothing; see Jail."""
+        return self._try()
+
+    def layers_obstacle(self) -> str | None:
+        """Return why images that change the system cannot be used; None if they can. Tries it for real."""
+        return self._try(("etc", "opt", "usr"))
+
+    def _try(self, covered: tuple[str, ...] = ()) -> str | None:
         with tempfile.TemporaryDirectory(prefix="remora-probe-") as place:
             private = Path(place, "scratch")
             private.mkdir()
+            for name in covered:
+                Path(place, "layer", name).mkdir(parents=True)
             plan = SandboxPlan(
                 id="probe",
                 argv=("/bin/true",),
@@ -95,6 +104,7 @@ class Bubblewrap(Jail):
                 scratch=private,
                 log=Path(place, "log"),
                 host_id=_PROBE_HOST_ID if os.geteuid() == 0 else None,
+                layers=(Path(place, "layer"),) if covered else (),
             )
             try:
                 self.open(plan).close()
@@ -136,6 +146,8 @@ def _check(plan: SandboxPlan) -> None:
     for source in (*(mount.source for mount in plan.mounts), *plan.layers):
         if not source.exists():
             raise PlaceError(f"{source} is not there, so the sandbox cannot be given it", reason="sandbox")
+    if problem := layers.obstacle(plan):
+        raise PlaceError(problem, reason="sandbox")
 
 
 def _explain(complaints: list[str]) -> str:

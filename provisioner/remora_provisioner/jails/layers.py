@@ -58,6 +58,20 @@ class Seen:
                     self.folders.setdefault(target, []).append(seen_at / entry.name)
 
 
+def obstacle(plan: SandboxPlan) -> str | None:
+    """Return why the layers cannot be laid over the machine's folders; None if they can."""
+    covered = (
+        [] if plan.whole else _places(plan) if plan.changes else [f"/{name}" for one in plan.layers for name in os.listdir(one)]
+    )
+    for place in covered:
+        if place in (*SYSTEM, *CHANGED) and (mounted := _mounted_below(place)):
+            return (
+                f"{mounted} is a file system of its own, so nothing can be laid over {place} on this machine; "
+                "begin the image with debian_slim() or from_registry(), which do not use the machine's system"
+            )
+    return None
+
+
 def prepare(plan: SandboxPlan) -> None:
     """Make what the overlays of a plan need: places for what is mounted over them, and a build's folders for its changes."""
     if plan.changes is None:
@@ -120,6 +134,12 @@ def _changeable(plan: SandboxPlan, changes: Path, at: At) -> list[str]:
 
 def _places(plan: SandboxPlan) -> list[str]:
     return [] if plan.whole else [place for place in CHANGED if os.path.isdir(place) and not os.path.islink(place)]
+
+
+def _mounted_below(place: str) -> str | None:
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as mounts:
+        points = (line.split()[4] for line in mounts)
+        return next((point for point in points if point.startswith(f"{place}/")), None)
 
 
 def _part(changes: Path, place: str) -> Path:

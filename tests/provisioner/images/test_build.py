@@ -19,7 +19,7 @@ import pytest
 from provisioner.images.wheels_by_hand import make_source, make_wheel
 from remora.errors import ImageFailed
 from remora.images import Image
-from remora.images.steps import PythonBase
+from remora.images.steps import DockerfileBase, PythonBase
 from remora_provisioner.images.build import resolver
 from remora_provisioner.images.build.local import ignored
 from remora_provisioner.images.build.run import Progress, build
@@ -219,11 +219,10 @@ def test_a_source_that_cannot_be_built_says_why(root: Path, wheels: Path, monkey
     assert left(root) == []
 
 
-def test_steps_of_other_kinds_are_named(root: Path) -> None:
-    """A step or base that this version cannot build is refused before anything is made."""
-    for image, kind in ((Image.debian_slim(), "debian"), (Image.from_registry("a/b"), "registry")):
-        with pytest.raises(ImageFailed, match=f"cannot build '{kind}'"):
-            build(image, root, quiet)
+def test_bases_of_other_kinds_are_named(root: Path) -> None:
+    """A base that this version cannot build is refused before anything is made, and what to write instead is said."""
+    with pytest.raises(ImageFailed, match=r"cannot build 'dockerfile'.*from_registry"):
+        build(Image(DockerfileBase("FROM scratch")), root, quiet)
 
 
 def test_a_published_image_is_a_base(root: Path, wheels: Path, no_uv: Callable[[], None]) -> None:
@@ -238,16 +237,18 @@ def test_a_published_image_is_a_base(root: Path, wheels: Path, no_uv: Callable[[
 
 
 def test_local_files_are_copied(root: Path, tmp_path: Path) -> None:
-    """Modules go where packages lie, other files below files/; what is ignored stays away."""
+    """Files with a target become layers, in which links of the system are followed; what is ignored stays away."""
     source = tmp_path / "package"
     (source / "data").mkdir(parents=True)
     for name in ("__init__.py", "data/one.csv", "data/two.bin", "notes.txt"):
         (source / name).write_text("VALUE = 7\n")
     image = BARE.add_local_dir(source, "/data/p", copy=True, ignore=["*.bin", "notes.*"])
-    built = build(image.add_local_file(source / "__init__.py", "/etc/one.py", copy=True), root, quiet)
-    farms = [Store(root).farm(tree) for tree in built.trees]
+    built = build(image.add_local_file(source / "__init__.py", "/bin/one.py", copy=True), root, quiet)
+    farms = [Store(root).farm(tree) for tree in built.layers]
     found = sorted(str(path.relative_to(farm)) for farm in farms for path in farm.rglob("*") if path.is_file())
-    assert found == ["files/data/p/__init__.py", "files/data/p/data/one.csv", "files/etc/one.py"]
+    assert found == ["data/p/__init__.py", "data/p/data/one.csv", "usr/bin/one.py"]
+    with pytest.raises(ImageFailed, match="choose another path"):
+        build(BARE.add_local_file(source / "__init__.py", "/tmp/one.py", copy=True), root, quiet)
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,10 @@ from remora.errors import ImageFailed
 from remora.images import Image
 from remora.images.steps import PythonBase
 from remora_provisioner import jails
+from remora_provisioner.images import asking
 from remora_provisioner.images.build.apt import read_status
 from remora_provisioner.images.build.run import Progress, build
+from remora_provisioner.images.built import find
 from remora_provisioner.images.records import Records
 from remora_provisioner.images.store import Store
 
@@ -154,6 +156,16 @@ def test_commands_have_the_packages_below_and_add_some(root: Path, tmp_path: Pat
     assert build(pip(image, wheels, "other"), root, quiet).trees == built.trees
 
 
+def test_commands_see_local_files(root: Path, tmp_path: Path) -> None:
+    """A folder that was copied is there for the commands after it, which may change it, and in sandboxes."""
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / "one").write_text("1\n")
+    image = (
+        BARE.add_local_dir(tmp_path / "source", "/srv/app", copy=True).workdir("/srv/app").run_commands("echo 2 >> one; cat one")
+    )
+    assert look(build(image, root, quiet), root, tmp_path, "cat /srv/app/one").split() == ["1", "2"]
+
+
 def test_links_out_of_an_image_are_not_followed(root: Path, tmp_path: Path) -> None:
     """Commands that put links in the place of what is cleared afterwards reach nothing of the machine."""
     victim = tmp_path / "victim"
@@ -210,3 +222,43 @@ def test_two_builds_at_once_are_one(root: Path, door: Door) -> None:
         assert any(json.loads(text)["stage"] == "wait" for text in said)
         line.sendall(b"+")
     assert lines(first)[-1]["built"] == lines(second)[-1]["built"]
+
+
+@debian
+def test_a_build_that_is_killed_while_packages_are_installed(root: Path, door: Door) -> None:
+    """The packages' programs die with it, nothing of them counts, and the next build installs them."""
+    hook = 'DPkg::Pre-Invoke {\\"/usr/local/bin/knock\\";};'
+    script = base64.b64encode(f"#!/bin/sh\n{door.knock}\n".encode()).decode()
+    lower = BARE.run_commands(
+        f"echo {script} | base64 -d >/usr/local/bin/knock && chmod +x /usr/local/bin/knock",
+        f'echo "{hook}" >/etc/apt/apt.conf.d/99knock',
+    )
+    process = start(lower.apt_install("hello"), root)
+    with door.wait() as line:
+        process.kill()
+        process.communicate(timeout=20)
+        assert line.recv(1) == b""
+    built = build(lower.run_commands("echo exit 0 >/usr/local/bin/knock").apt_install("hello"), root, quiet)
+    assert len(built.layers) == 3
+    assert (left(root), Store(root).verify()) == ([], [])
+
+
+@debian
+def test_packages_of_two_images_at_once(root: Path) -> None:
+    """Builds that share apt's cache do not get into each other's way."""
+    builds = [start(BARE.apt_install(name), root) for name in ("hello", "tree")]
+    assert [len(lines(one)[-1]["built"]["layers"]) for one in builds] == [1, 1]
+
+
+def test_layers_are_kept_and_collected(root: Path) -> None:
+    """A layer stays while a step or a sandbox has it, and goes when nobody has."""
+    image = BARE.run_commands("mkdir /data; echo 1 > /data/one")
+    built = build(image, root, quiet)
+    asking.gc(root, {"grace": 0.0})
+    assert find(image, root) == built
+    Store(root).lease("sandbox", built.layers)
+    asking.gc(root, {"grace": 0.0, "most": 0})
+    assert Store(root).trees() == {*built.layers}
+    Store(root).release("sandbox")
+    asking.gc(root, {"grace": 0.0, "most": 0})
+    assert find(image, root) is None and Store(root).trees() == set()

@@ -8,14 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from remora.images.steps import Apt, Local, Part, Pip, Run, UvSync
+from remora.images.steps import Apt, DebianBase, Local, Part, Pip, RegistryBase, Run, UvSync
 
-from . import apt, local, pip, run_commands, uv_sync
-from .bases import BASES
+from ..built import Base
+from . import apt, bases, debian, local, pip, registry, run_commands, uv_sync
 from .work import Made, Work
 
 __all__ = ["BASES", "STEPS", "Made", "Work"]
 
+BASES: dict[str, Callable[[Work, Part], Base]] = {
+    **bases.BASES,
+    DebianBase.kind: debian.bootstrap,
+    RegistryBase.kind: registry.pull,
+}
 STEPS: dict[str, Callable[[Work, Part], Made]] = {
     Apt.kind: apt.install,
     Local.kind: local.copy,

@@ -26,6 +26,7 @@ _OPTIONS = (
     f"Dir::Cache::archives={_CACHE}/archives",
     "Debug::NoLocking=1",
     "Acquire::Retries=2",
+    "Acquire::Languages=none",
     "Dpkg::Use-Pty=0",
     "Dpkg::Options::=--force-unsafe-io",
     "Dpkg::Options::=--force-confdef",

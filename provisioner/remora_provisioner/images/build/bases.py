@@ -29,18 +29,27 @@ def mirror(work: Work, part: Part) -> Base:
 def python(work: Work, part: Part) -> Base:
     """Find a bare Python of a version on this machine, or let uv install one; none of its packages count as installed."""
     assert isinstance(part, PythonBase)
-    resolver = Resolver(work)
-    try:
-        found = _find(resolver, part.version)
-    except ImageFailed:
-        work.say(f"there is no Python {part.version} here; fetching one")
-        advice = f"install Python {part.version} on this machine, or take a version that `uv python list` shows"
-        resolver.uv("python", "install", "--no-bin", part.version, advice=advice, UV_PYTHON_DOWNLOADS="manual")
-        found = _find(resolver, part.version)
-    return Base(found, ".".join(part.version.split(".")[:2]))
+    return Base(find_or_install(work, part.version), minor(part.version))
 
 
 BASES: dict[str, Callable[[Work, Part], Base]] = {MirrorBase.kind: mirror, PythonBase.kind: python}
+
+
+def minor(version: str) -> str:
+    """Return the major and minor part of a version."""
+    return ".".join(version.split(".")[:2])
+
+
+def find_or_install(work: Work, version: str, *, portable: bool = False) -> str:
+    """Return a Python of a version on this machine, installed by uv if need be; `portable`: one that runs on any system."""
+    resolver, preference = Resolver(work), {"UV_PYTHON_PREFERENCE": "only-managed"} if portable else {}
+    try:
+        return _find(resolver, version, **preference)
+    except ImageFailed:
+        work.say(f"there is no Python {version} here; fetching one")
+        advice = f"install Python {version} on this machine, or take a version that `uv python list` shows"
+        resolver.uv("python", "install", "--no-bin", version, advice=advice, UV_PYTHON_DOWNLOADS="manual")
+        return _find(resolver, version, **preference)
 
 
 def _search() -> str:
@@ -52,8 +61,8 @@ def _search() -> str:
     return os.pathsep.join(own)
 
 
-def _find(resolver: Resolver, version: str) -> str:
-    found = resolver.uv("python", "find", "--system", "--no-project", version, PATH=_search()).strip()
+def _find(resolver: Resolver, version: str, **variables: str) -> str:
+    found = resolver.uv("python", "find", "--system", "--no-project", version, PATH=_search(), **variables).strip()
     # What is found may be a script that starts a Python (pyenv), so the Python itself is asked.
     code = "import os, sys; print(os.path.realpath(sys.executable))"
     return resolver.work.run([found, "-I", "-c", code]).strip()

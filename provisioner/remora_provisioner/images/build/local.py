@@ -1,7 +1,7 @@
 """The step `local` with `copy`: files of this machine as they are when it is built.
 
-Law: modules go where packages lie; any other target goes below FILES in the tree, under its own absolute path, since a tree on a
-Python base is no root file system.
+Law: modules go where packages lie, as a tree of packages; what has another target becomes a layer of the system, in which the
+target's own links are followed.
 """
 
 from __future__ import annotations
@@ -14,16 +14,17 @@ from pathlib import Path
 
 from remora.images.steps import Local, Part
 
+from ...jails.layers import OWN
+from ..tree import Tree
+from . import system
 from .work import Made, Work
-
-FILES = "files"
 
 
 def copy(work: Work, step: Part) -> Made:
     """Copy a file or folder, without what is ignored, and make its tree. Raises ImageFailed."""
     assert isinstance(step, Local)
     source, folder = Path(step.source), work.folder / "copied"
-    path = FILES + os.path.normpath(step.target) if step.target else f"{work.base.site}/{source.name}"
+    path = _inside(work, step.target) if step.target else f"{work.base.site}/{source.name}"
     work.say(f"copying {step.source}")
     folder.mkdir()
     try:
@@ -33,7 +34,15 @@ def copy(work: Work, step: Part) -> Made:
             shutil.copy2(source / name, target, follow_symlinks=False)
     except OSError as error:
         raise work.failed(f"{error.filename or step.source}: {error.strerror}", "see that it is there and can be read") from error
-    return Made(work.store.scan(folder))
+    return Made(Tree(), layer=work.store.scan(folder, system=True)) if step.target else Made(work.store.scan(folder))
+
+
+def _inside(work: Work, target: str) -> str:
+    """Return where a target lies in a layer."""
+    path = system.resolve(work, target).strip("/")
+    if not path or path.split("/")[0] in OWN:
+        raise work.failed(f"{target} is no place for files of an image, each sandbox has its own", "choose another path")
+    return path
 
 
 def _names(source: Path, left_out: Callable[[str, bool], bool]) -> Iterator[str]:

@@ -75,7 +75,7 @@ class Build:
 
     def _check_kind(self, part: Part) -> None:
         if part.kind not in {*BASES, *STEPS} and not isinstance(part, METADATA):
-            text = f"this version of Remora cannot build {part.kind!r}; build on mirror or python"
+            text = f"this version of Remora cannot build {part.kind!r}; write it as from_registry(…) or debian_slim() with steps"
             raise ImageFailed(text, step=part.to_dict(), key=self._keys[0], log="")
 
     # ---- one thing

@@ -22,11 +22,11 @@ _PYTHON = Path("/run/python")
 """Where the commands find a virtual environment with what is installed so far; it gets what they install."""
 _UV = Path("/run/uv")
 _PIP = f"""#!/bin/sh
-"$(dirname "$0")/python3" -c "import pip" 2>/dev/null && exec "$(dirname "$0")/python3" -m pip "$@"
+"{_PYTHON}/bin/python3" -c "import pip" 2>/dev/null && exec "{_PYTHON}/bin/python3" -m pip "$@"
 exec {_UV} pip "$@"
 """
 _SCRIPT = """
-cd / && mkdir -p -- "$1" && cd -- "$1" && shift || exit 1
+cd / && { [ -d "$1" ] || mkdir -p -- "$1"; } && cd -- "$1" && shift || exit 1
 for command; do
     printf '+ %s\\n' "$command"
     /bin/sh -c "$command" </dev/null || exit
@@ -103,8 +103,9 @@ def _packages(work: Work, folder: Path) -> Tree:
         if (os.readlink(path) if path.is_symlink() else path.read_text(errors="replace") if path.is_file() else "") == content:
             path.unlink()
     (folder / ".lock").unlink(missing_ok=True)  # of uv
+    if not any(files for _, _, files in os.walk(folder)):
+        return Tree()
     unpacked = Unpacked(folder, work.base.site)
     unpacked.free_programs(_PYTHON / "bin" / "python")
     unpacked.compile(work, Path(work.base.python))
-    tree = work.store.scan(folder)
-    return tree if tree.files() else Tree()
+    return work.store.scan(folder)
