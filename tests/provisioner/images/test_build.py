@@ -225,6 +225,43 @@ def test_bases_of_other_kinds_are_named(root: Path) -> None:
         build(Image(DockerfileBase("FROM scratch")), root, quiet)
 
 
+@pytest.fixture
+def project(tmp_path: Path, wheels: Path) -> Path:
+    """Make a project of uv with its lock."""
+    folder = tmp_path / "project"
+    folder.mkdir()
+    (folder / "pyproject.toml").write_text(
+        '[project]\nname = "mine"\nversion = "0"\nrequires-python = ">=3.10"\ndependencies = ["upper-one"]\n'
+        f'[dependency-groups]\ndev = ["other<2"]\n[tool.uv]\nno-index = true\nfind-links = ["{wheels}"]\n'
+    )
+    subprocess.run([resolver.uv_binary(), "lock", "-q", "--project", str(folder)], check=True)
+    return folder
+
+
+def test_packages_of_a_project(root: Path, project: Path, wheels: Path, no_uv: Callable[[], None]) -> None:
+    """The packages of the lock are installed, those of a group too, the project is not; the same lock is found again."""
+    image = BARE.uv_sync(project, groups="dev")
+    make_wheel(wheels, "lower", "9.0", {"lower.py": ""})  # newer than the lock
+    built = build(image, root, quiet)
+    assert python(built, root, "import upper, other; upper.lower.answer(); print(other.NAME)") == "42\nother 1"
+    assert "mine" not in {path.name for path in (Store(root).farm(built.trees[0]) / built.site).iterdir()}
+    assert {"upper-one", "lower", "other"} <= {r.step.get("name", "").lower() for r in Records(root).all()}
+    no_uv()
+    assert build(BARE.uv_sync(project, groups="dev"), root, quiet) == built
+
+
+def test_a_changed_lock_is_another_step(root: Path, project: Path, wheels: Path) -> None:
+    """What changes in the lock is installed anew; a project whose lock does not fit it fails with uv's words."""
+    first = build(BARE.uv_sync(project), root, quiet)
+    make_wheel(wheels, "lower", "9.0", {"lower.py": "def answer():\n    print(9)\n"})
+    subprocess.run([resolver.uv_binary(), "lock", "-q", "--upgrade", "--project", str(project)], check=True)
+    second = build(BARE.uv_sync(project), root, quiet)
+    assert second.keys[1] != first.keys[1]
+    assert python(second, root, "import upper; upper.lower.answer()") == "9"
+    with pytest.raises(ImageFailed, match="no-such-group"):
+        build(BARE.uv_sync(project, groups="no-such-group"), root, quiet)
+
+
 def test_a_published_image_is_a_base(root: Path, wheels: Path, no_uv: Callable[[], None]) -> None:
     """An image by name is the image that was published; a name that nobody published is an error with those that are."""
     image = pip(BARE, wheels, "lower")
