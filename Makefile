@@ -1,6 +1,6 @@
 # The front door. Every target first makes sure that .venv holds what it needs; nothing is installed outside this folder.
 #   make demo    a notebook with remote cells, run in a real sandbox, on real data
-#   make test    all tests                     (TESTS="tests/kernel -k name" for some of them)
+#   make test    all tests                     (TESTS="tests/kernel -k name" for some of them, WORKERS=0 for one after the other)
 #   make check   style, types, layers, docs and the house tests, without the rest
 #   make bench   the figures of docs/reference/performance.md, measured here
 #   make docs    the documentation, as docs/_build/html/index.html
@@ -11,6 +11,8 @@ VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 TESTS ?= tests
+# Test files that run at once; they start processes of their own, and some have deadlines, so more than two ask for a larger machine.
+WORKERS ?= 2
 # What starts inside a sandbox may meet a Python older than ours.
 EVERYWHERE := $(addprefix kernel/remora/,errors.py frames.py wire.py guest sync)
 
@@ -28,7 +30,7 @@ demo: $(STAMP)
 	@$(PY) notebooks/demo.py
 
 test: $(STAMP)
-	@$(PY) -m pytest $(TESTS)
+	@$(PY) -m pytest -n $(WORKERS) --dist loadfile $(TESTS)
 
 check: $(STAMP) docs
 	@$(PY) -m ruff check

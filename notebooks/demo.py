@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -20,11 +21,9 @@ import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from nbconvert import HTMLExporter
-from remora.client import client
 from remora.errors import RemoraError
 from remora.resources import format_bytes
 from remora.settings import STATE_DIRECTORY
-from remora.wire import StopSandboxes
 
 SOURCE = Path(__file__).resolve().parent
 NAME = "01-first-remote-cell"
@@ -41,7 +40,8 @@ def own_state() -> Iterator[Path]:
         try:
             yield Path(folder)
         finally:
-            client().run(client().request(StopSandboxes([], everything=True)))
+            # which returns when nothing of it writes there any more
+            subprocess.run([sys.executable, "-m", "remora", "stop", "--all"], check=True, stdout=subprocess.DEVNULL)
 
 
 def copy(target: Path) -> Path:

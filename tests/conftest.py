@@ -32,6 +32,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[_SESSION] = session
     home = session / ".home"
     home.mkdir(0o700)
+    config.option.basetemp = str(session / ".t")  # short, for sockets lie below it
     tempfile.tempdir = str(session)
     os.environ |= {
         leaks.MARK: str(session),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import time
+from collections.abc import Callable
 from typing import Any
 
 from journeys.driving import Message, Notebook, Place, plain
@@ -460,14 +461,24 @@ def test_large_array_goes_and_comes(notebook: Notebook):
     assert notebook.run("'big' in globals()").result == "False"
 
 
+def patiently(ask: Callable[[], Message], good: Callable[[Message], object]) -> Message:
+    """Ask again if there was no answer within the second that whoever presses Tab waits: this machine may be busy."""
+    answer = ask()
+    for _ in range(5):
+        if good(answer):
+            break
+        answer = ask()
+    return answer
+
+
 def test_completion_and_inspection_know_remote_names(notebook: Notebook):
     """In a remote cell, names of the sandbox complete and can be inspected; options stay the kernel's business."""
     notebook.remote('def only_there(a, b=1):\n    """Explain it."""\nopened = open("/dev/null")')
     code = "%%remote\nonly_th"
-    reply = notebook.ask("complete", code, len(code))
+    reply = patiently(lambda: notebook.ask("complete", code, len(code)), lambda reply: reply["matches"])
     assert "only_there" in reply["matches"] and reply["cursor_start"] == code.index("only")
     code = "# first\n%%remote\nopened.fileno"
-    found = notebook.ask("inspect", code, len(code))
+    found = patiently(lambda: notebook.ask("inspect", code, len(code)), lambda found: found["found"])
     assert found["found"] and "fileno" in found["data"]["text/plain"]
     help_ = notebook.remote("only_there?")
     assert "Explain it." in help_.reply["payload"][0]["data"]["text/plain"]

@@ -152,7 +152,8 @@ class JailContract:
             assert visit.hear() == "all there"
             visit.sandbox.kill()
             assert visit.hear() is None
-            assert visit.end() == -signal.SIGKILL
+            ended = visit.end()
+            assert ended == -signal.SIGKILL, ended
 
     def test_close_ends_all(self, tmp_path: Path) -> None:
         """No descendant outlives `close`, and closing twice does no harm."""
