@@ -6,8 +6,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from provisioner.images.containers import Registry, layer, needed, python_layer, registry
-from provisioner.images.systems import archives, debian, look, root
+from provisioner.images.containers import Registry, layer, needed, python_layer
+from provisioner.images.systems import debian, look
 from provisioner.images.test_build import left, pip, quiet
 from provisioner.images.wheels_by_hand import make_wheel
 from remora.errors import ImageFailed, StoreRefused
@@ -20,7 +20,6 @@ from remora_provisioner.images.tree import File, Link, Tree
 
 from provisioner import needs
 
-__all__ = ["archives", "registry", "root"]
 pytestmark = needs.namespaces
 mmdebstrap = pytest.mark.skipif(shutil.which("mmdebstrap") is None, reason="needs Debian: the package mmdebstrap")
 A = "a" * 64

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from provisioner.images.systems import Door, archives, debian, door, look, root
+from provisioner.images.systems import Door, debian, look
 from provisioner.images.test_build import left, lines, pip, python, quiet, start
 from provisioner.images.wheels_by_hand import make_wheel
 from remora.errors import ImageFailed
@@ -26,7 +26,6 @@ from remora_provisioner.images.store import Store
 
 from provisioner import disks, needs
 
-__all__ = ["archives", "door", "root"]
 pytestmark = needs.namespaces
 BARE = Image(PythonBase(f"{sys.version_info[0]}.{sys.version_info[1]}"))
 
