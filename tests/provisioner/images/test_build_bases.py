@@ -22,6 +22,7 @@ from provisioner import needs
 
 pytestmark = needs.namespaces
 mmdebstrap = pytest.mark.skipif(shutil.which("mmdebstrap") is None, reason="needs Debian: the package mmdebstrap")
+buildah = pytest.mark.skipif(shutil.which("buildah") is None, reason="needs Debian: the package buildah")
 A = "a" * 64
 
 
@@ -103,6 +104,29 @@ def test_images_that_will_not_do(root: Path, tmp_path: Path, registry: Registry,
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ImageFailed, match="apt-get install skopeo"):
         build(Image.from_registry(none), root, quiet)
+    assert (left(root), Store(root).verify()) == ([], [])
+
+
+@needed
+@buildah
+def test_what_a_dockerfile_makes(root: Path, tmp_path: Path, registry: Registry) -> None:
+    """Its base is fetched, files are copied from the context, commands run, variables count; the context stays as it is."""
+    reference = registry.push(tmp_path / "image", "own/image:1", [python_layer()], {"Env": ["PATH=/usr/local/bin:/bin"]})
+    context = tmp_path / "context"
+    context.mkdir()
+    (context / "one").write_text("1\n")
+    lines = [f"FROM {reference}", "ENV WORD='a b'", "WORKDIR /srv/app", "COPY one two ./", 'RUN echo "$WORD" >> one && cat one']
+    (context / "Dockerfile").write_text("\n".join(lines).replace("one two", "one"))
+    image = Image.from_dockerfile(context / "Dockerfile")
+    built = build(image, root, quiet)
+    assert (built.root, built.workdir, built.env) == (True, "/srv/app", (("WORD", "a b"),))
+    told = look(built, root, tmp_path, f"cat /srv/app/one; {built.inside} -c 'print(6 * 7)'")
+    assert told.splitlines() == ["1", "a b", "42"]
+    assert (context / "one").read_text() == "1\n"
+    assert build(image.env({"A": "1"}), root, quiet).layers == built.layers
+    (context / "Dockerfile").write_text("\n".join(lines))
+    with pytest.raises(ImageFailed, match=r"correct the Dockerfile(.|\n)*two"):
+        build(Image.from_dockerfile(context / "Dockerfile"), root, quiet)
     assert (left(root), Store(root).verify()) == ([], [])
 
 
