@@ -29,12 +29,12 @@ class _Builder:
 
     def build(self, image: Image) -> None:
         """Build an image."""
-        ask("build", {"image": image.to_dict(), "environment": images.carried_environment()}, _say)
+        ask("build", {"image": image.as_of_now().to_dict(), "environment": images.carried_environment()}, _say)
 
     def publish(self, image: Image, name: str) -> None:
         """Build an image and let a name stand for it."""
         self.build(image)
-        ask("publish", {"image": image.to_dict(), "name": name})
+        ask("publish", {"image": image.as_of_now().to_dict(), "name": name})
 
 
 def _say(text: str) -> None:

@@ -127,12 +127,12 @@ class Agent:
     async def extend(self, sandbox: SandboxId, spec: SandboxSpec, opening: Opening) -> list[str]:
         """Fit a living sandbox out with the image of this spec; return the lines that its user should read."""
         fitting = await self.fit(spec, opening)
-        if fitting.layers != Order.load(self._sandboxes / sandbox).layers:
-            raise Refused("what an image changes of the system is there when a sandbox starts; restart the session to have it")
+        older = fitting.layers != Order.load(self._sandboxes / sandbox).layers
         await self.images.hold(sandbox, fitting)
         more = {"folders": fitting.folders, "programs": fitting.programs, "environment": dict(fitting.environment)}
         answer = await opening.during(self.peer(sandbox).request(AskGuest("extend", more)))
-        return list(answer.result["notices"])
+        line = "files that the image adds are as they were when the sandbox started; --fresh starts one with the present ones"
+        return [*answer.result["notices"], *([line] if older else [])]
 
     def _order(
         self, sandbox: SandboxId, directory: Path, spec: SandboxSpec, fitting: Fitting, facts: Fields

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -16,6 +17,8 @@ from journeys.commands import Commands, until
 from journeys.driving import Place
 from provisioner.images.wheels_by_hand import make_wheel
 from remora.errors import ImageFailed, OptionError
+
+from provisioner import needs
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +146,7 @@ def test_code_in_a_sandbox_has_images_built(warm: Place, tmp_path: Path) -> None
     for image in (
         remora.Image.mirror().pip_install(str(tmp_path / "alpha-1.0-py3-none-any.whl")),
         remora.Image.mirror().pip_install("alpha", find_links=str(tmp_path)),
-        remora.Image.mirror().add_local_dir(tmp_path, "/data", copy=True),
+        remora.Image.mirror().add_local_file("/etc/passwd", "/data/passwd", copy=True),
         remora.Image.debian_slim(),
     ):
         with pytest.raises(remora.RemoraError, match="is not built for code in a sandbox"):
@@ -172,6 +175,29 @@ def test_a_build_runs_nothing_that_a_sandbox_has_made(warm: Place, tmp_path: Pat
         remora.function(forge).remote()
     ran = (tmp_path / "ran").read_text().splitlines() if (tmp_path / "ran").exists() else []
     assert "in " not in ran  # which sandbox runs it is its own business
+
+
+@needs.namespaces
+def test_files_of_this_machine(warm: Place, tmp_path: Path) -> None:
+    """A folder is there as it is when a sandbox starts: an edit counts at the next call; what is ignored stays away."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    (folder / "value.txt").write_text("one")
+    (folder / "secret.key").write_text("secret")
+    image = remora.Image.mirror().add_local_dir(folder, "/data/of/ours", ignore=["*.key"])
+
+    def read() -> tuple[list[str], str]:
+        import os
+
+        return sorted(os.listdir("/data/of/ours")), open("/data/of/ours/value.txt").read()
+
+    reading = remora.function(image=image)(read)
+    assert reading.remote() == (["value.txt"], "one")
+    (folder / "value.txt").write_text("another")
+    assert reading.remote() == (["value.txt"], "another")
+    shutil.rmtree(folder)
+    with pytest.raises(remora.RemoraError, match="is not there any more"):
+        reading.remote()
 
 
 def test_recipes_that_cannot_be(warm: Place) -> None:

@@ -251,7 +251,11 @@ async def test_close_lets_out_what_was_sent() -> None:
     await sender.gone
 
 
-@pytest.mark.parametrize("noise", [b"GET / HTTP/1.0\r\n\r\n" * 5, os.urandom(100), b"RMRA" + bytes(60), b"\0" * 5000])
+@pytest.mark.parametrize(
+    "noise",
+    [b"GET / HTTP/1.0\r\n\r\n" * 5, os.urandom(100), b"RMRA" + bytes(60), b"\0" * 5000],
+    ids=["http", "random", "half", "zeros"],
+)
 @in_loop
 async def test_noise_ends_the_connection(noise: bytes) -> None:
     """Bytes that are no frames close the connection and fail what waits with ProtocolError."""

@@ -6,6 +6,7 @@ returns; only then do its variables go home.
 
 from __future__ import annotations
 
+import re
 import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,8 @@ from .outcome import Outcome
 if TYPE_CHECKING:
     from .service import Guest
     from .shell import ZMQInteractiveShell
+
+_REMOTE = re.compile(r"(?m)^[ \t]*%%remote\b")
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,8 @@ async def execute(guest: Guest, run: RunId, cell: Cell, outcome: Outcome) -> Non
     if "%remote" in cell.code:
         guest.load_remora()
     result = None
-    tell(guest.freshness, shell)
+    if not _REMOTE.search(cell.code):  # else the sandbox of that cell says so
+        tell(guest.freshness, shell)
     try:
         result = await _run(guest, shell, run, cell)
     except KeyboardInterrupt as interrupt:  # it came when the code had just begun or ended

@@ -19,6 +19,7 @@ from typing import Any, Protocol
 from ..errors import InputError, OptionError
 from . import steps as s
 from .elsewhere import imports_elsewhere
+from .files import state_of
 from .mirror import Mirror, guest_file, roots_here
 
 FORMAT = "1"
@@ -201,10 +202,13 @@ class Image:
             image = image._with(step)
         return image
 
-    @property
-    def built(self) -> Image:
-        """Return the part of the recipe that has to be built: without what is added when a sandbox starts."""
-        return replace(self, steps=tuple(one for one in self.steps if not (isinstance(one, s.Local) and not one.copy)))
+    def as_of_now(self) -> Image:
+        """Return the image with the present state of the files that it adds, so that it is built anew when they have changed.
+
+        Raises InputError for files that are not there any more.
+        """
+        steps = [replace(one, digest=state_of(one.source)) if isinstance(one, s.Local) else one for one in self.steps]
+        return replace(self, steps=tuple(steps))
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -225,7 +229,7 @@ class Image:
     def to_spec(self) -> dict[str, Any]:
         """Return what a sandbox's spec says of its image: the recipe, this version's guest, and where the user's code lies."""
         roots = {} if isinstance(self.base, s.MirrorBase) else {"roots": list(roots_here())}
-        return self.to_dict() | {"guest": guest_file()} | roots
+        return self.as_of_now().to_dict() | {"guest": guest_file()} | roots
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Image:

@@ -148,7 +148,7 @@ def _find(root: Path, records: Records, what: str) -> Record:
     """Return a record by the name of an image or the beginning of a key."""
     named = records.named(what)
     if named is not None:
-        image = resolve(Image.from_dict(named), records).built
+        image = resolve(Image.from_dict(named), records)
         built = [record for key in keys_here(image) if (record := records.get(key))]
         if built:
             return built[-1]
@@ -186,7 +186,7 @@ def _surplus(root: Path, store: Store, records: Records, most: int | None) -> li
 
 
 def _keys(records: Records, name: str) -> tuple[str, ...]:
-    return keys_here(resolve(Image.from_dict(records.named(name) or {}), records).built)
+    return keys_here(resolve(Image.from_dict(records.named(name) or {}), records))
 
 
 def _objects(store: Store, record: Record) -> dict[Object, int]:

@@ -126,7 +126,7 @@ def find(image: Image, root: Path) -> Built | None:
     Raises ImageFailed if no image has the name that it begins with.
     """
     records = Records(root)
-    image = resolve(image, records).built
+    image = resolve(image, records)
     keys = keys_here(image)
     base = _base(image.base, records, root, keys[0])
     if base is None:

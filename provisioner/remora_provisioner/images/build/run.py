@@ -58,7 +58,7 @@ class Build:
         self._root, self._say, self._begun = root, say, time.monotonic()
         self._store, self._records = Store(root), Records(root)
         self._expected = 0.0
-        self._image = resolve(image, self._records).built
+        self._image = resolve(image, self._records)
         self._keys = keys_here(self._image)
 
     def run(self) -> Built:
