@@ -14,7 +14,7 @@ from . import jails, limits
 from .jails.bubblewrap import Bubblewrap
 
 _TRIAL = 64 << 20
-_PROGRAMS = {"mmdebstrap": "debian_slim()", "skopeo": "from_registry()"}
+_PROGRAMS = {"mmdebstrap": "debian_slim()", "skopeo": "from_registry()", "buildah": "from_dockerfile()"}
 _KINDS = {
     "V2": "control groups v2: the kernel ends what grows too large",
     "V1": "control groups v1: the kernel ends what grows too large",

@@ -218,6 +218,16 @@ def test_other_file_systems_below_are_named(tmp_path: Path) -> None:
         place.rmdir()
 
 
+@needs.root
+def test_a_layer_that_cannot_be_given_to_a_build(tmp_path: Path) -> None:
+    """Where a file system knows no id-mapping a build of root's says so instead of failing somewhere inside."""
+    for name in ("changes", "changes/ground"):
+        (tmp_path / name).mkdir()
+    plan = make_plan(tmp_path, "", layers=(Path("/proc/sys/kernel"),), changes=tmp_path / "changes")
+    with pytest.raises(PlaceError, match="cannot be given to another user id; set REMORA_STATE_DIR"):
+        Bubblewrap().open(plan)
+
+
 def test_whether_layers_work_is_tried() -> None:
     """The doctor's question has the same answer as a sandbox."""
     assert Bubblewrap().layers_obstacle() is None

@@ -173,6 +173,9 @@ def _open(plan: SandboxPlan, program: Program) -> OpenSandbox:
         nullcontext() if plan.changes is None else _descriptor(ownership.open_filter()) as filtered,
     ):
         found = _Found.plain() if ready is None else _Found.staged([tree.source for tree in trees], ready.unmapped)
+        if plan.changes is not None and (foreign := found.read_only.intersection(plan.layers)):
+            told = f"the file system of {sorted(foreign)[0]} cannot be given to another user id"
+            raise NotStarted(f"{told}; set REMORA_STATE_DIR to a folder on one that can, such as ext4, xfs or btrfs")
         words = [*_arguments(plan, program, found), *([] if filtered is None else ["--seccomp", str(filtered)])]
         os.write(arguments, b"".join(os.fsencode(word) + b"\0" for word in words))
         os.lseek(arguments, 0, os.SEEK_SET)

@@ -1,6 +1,6 @@
 """A container registry on this machine, for real, and small container images made by hand.
 
-Law: no test framework but for fixtures; what is pushed is read from this machine, nothing is fetched.
+Law: what is pushed is read from this machine, nothing is fetched.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import subprocess
 import sys
 import sysconfig
 import tarfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -60,14 +60,6 @@ class Registry:
         if self._process.returncode is None:
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.communicate()
-
-
-@pytest.fixture
-def registry(tmp_path: Path) -> Iterator[Registry]:
-    """Give a registry."""
-    opened = Registry(tmp_path / "registry")
-    yield opened
-    opened.close()
 
 
 def layout(place: Path, layers: list[bytes], config: Mapping[str, Any]) -> None:

@@ -1,14 +1,12 @@
-"""What tests of steps of the system share: a cache of apt's for all of them, and a look into a sandbox with what was built.
+"""What tests of steps of the system share: a look into a sandbox with what was built, and a door where commands knock.
 
 Law: no judgement here; the sandbox is a real one.
 """
 
 from __future__ import annotations
 
-import os
 import shutil
 import socket
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,21 +17,6 @@ from remora_provisioner.jails.bubblewrap import Bubblewrap
 from remora_provisioner.testing.visits import Visit, make_plan
 
 debian = pytest.mark.skipif(shutil.which("apt-get") is None, reason="needs Debian: apt-get is what is tested")
-
-
-@pytest.fixture(scope="session")
-def archives(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder for what apt fetches, so that it is fetched once."""
-    return tmp_path_factory.mktemp("apt-cache")
-
-
-@pytest.fixture
-def root(tmp_path: Path, archives: Path) -> Path:
-    """Return the root of images, empty but for what apt has fetched."""
-    place = tmp_path / "images"
-    place.mkdir(mode=0o700)
-    (place / "apt-cache").symlink_to(archives)
-    return place
 
 
 def look(built: Built, root: Path, place: Path, command: str) -> str:
@@ -73,16 +56,3 @@ class Door:
     def close(self) -> None:
         """Close it."""
         self._listening.close()
-
-
-@pytest.fixture
-def door() -> Iterator[Door]:
-    """Give a door."""
-    opened = Door()
-    yield opened
-    opened.close()
-
-
-def as_root() -> bool:
-    """Say whether the tests run as root."""
-    return os.geteuid() == 0

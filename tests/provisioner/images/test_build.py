@@ -19,7 +19,7 @@ import pytest
 from provisioner.images.wheels_by_hand import make_source, make_wheel
 from remora.errors import ImageFailed
 from remora.images import Image
-from remora.images.steps import DockerfileBase, PythonBase
+from remora.images.steps import Part, PythonBase
 from remora_provisioner.images.build import resolver
 from remora_provisioner.images.build.local import ignored
 from remora_provisioner.images.build.run import Progress, build
@@ -219,10 +219,17 @@ def test_a_source_that_cannot_be_built_says_why(root: Path, wheels: Path, monkey
     assert left(root) == []
 
 
-def test_bases_of_other_kinds_are_named(root: Path) -> None:
+def test_kinds_that_are_not_known_are_named(root: Path) -> None:
     """A base that this version cannot build is refused before anything is made, and what to write instead is said."""
-    with pytest.raises(ImageFailed, match=r"cannot build 'dockerfile'.*from_registry"):
-        build(Image(DockerfileBase("FROM scratch")), root, quiet)
+
+    class Odd(Part):
+        kind = "odd"
+
+    try:
+        with pytest.raises(ImageFailed, match=r"cannot build 'odd'.*from_registry"):
+            build(Image(Odd()), root, quiet)
+    finally:
+        del Part.kinds["odd"]
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from provisioner.images.containers import Registry, layer, needed, python_layer, registry
-from provisioner.images.systems import archives, debian, look, root
+from provisioner.images.containers import Registry, layer, needed, python_layer
+from provisioner.images.systems import debian, look
 from provisioner.images.test_build import left, pip, quiet
 from provisioner.images.wheels_by_hand import make_wheel
 from remora.errors import ImageFailed, StoreRefused
@@ -20,9 +20,9 @@ from remora_provisioner.images.tree import File, Link, Tree
 
 from provisioner import needs
 
-__all__ = ["archives", "registry", "root"]
 pytestmark = needs.namespaces
 mmdebstrap = pytest.mark.skipif(shutil.which("mmdebstrap") is None, reason="needs Debian: the package mmdebstrap")
+buildah = pytest.mark.skipif(shutil.which("buildah") is None, reason="needs Debian: the package buildah")
 A = "a" * 64
 
 
@@ -104,6 +104,29 @@ def test_images_that_will_not_do(root: Path, tmp_path: Path, registry: Registry,
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ImageFailed, match="apt-get install skopeo"):
         build(Image.from_registry(none), root, quiet)
+    assert (left(root), Store(root).verify()) == ([], [])
+
+
+@needed
+@buildah
+def test_what_a_dockerfile_makes(root: Path, tmp_path: Path, registry: Registry) -> None:
+    """Its base is fetched, files are copied from the context, commands run, variables count; the context stays as it is."""
+    reference = registry.push(tmp_path / "image", "own/image:1", [python_layer()], {"Env": ["PATH=/usr/local/bin:/bin"]})
+    context = tmp_path / "context"
+    context.mkdir()
+    (context / "one").write_text("1\n")
+    lines = [f"FROM {reference}", "ENV WORD='a b'", "WORKDIR /srv/app", "COPY one two ./", 'RUN echo "$WORD" >> one && cat one']
+    (context / "Dockerfile").write_text("\n".join(lines).replace("one two", "one"))
+    image = Image.from_dockerfile(context / "Dockerfile")
+    built = build(image, root, quiet)
+    assert (built.root, built.workdir, built.env) == (True, "/srv/app", (("WORD", "a b"),))
+    told = look(built, root, tmp_path, f"cat /srv/app/one; {built.inside} -c 'print(6 * 7)'")
+    assert told.splitlines() == ["1", "a b", "42"]
+    assert (context / "one").read_text() == "1\n"
+    assert build(image.env({"A": "1"}), root, quiet).layers == built.layers
+    (context / "Dockerfile").write_text("\n".join(lines))
+    with pytest.raises(ImageFailed, match=r"correct the Dockerfile(.|\n)*two"):
+        build(Image.from_dockerfile(context / "Dockerfile"), root, quiet)
     assert (left(root), Store(root).verify()) == ([], [])
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from provisioner.images.systems import Door, archives, debian, door, look, root
+from provisioner.images.systems import Door, debian, look
 from provisioner.images.test_build import left, lines, pip, python, quiet, start
 from provisioner.images.wheels_by_hand import make_wheel
 from remora.errors import ImageFailed
@@ -18,6 +18,7 @@ from remora.images import Image
 from remora.images.steps import PythonBase
 from remora_provisioner import jails
 from remora_provisioner.images import asking
+from remora_provisioner.images.build import system
 from remora_provisioner.images.build.apt import read_status
 from remora_provisioner.images.build.run import Progress, build
 from remora_provisioner.images.built import find
@@ -26,7 +27,6 @@ from remora_provisioner.images.store import Store
 
 from provisioner import disks, needs
 
-__all__ = ["archives", "door", "root"]
 pytestmark = needs.namespaces
 BARE = Image(PythonBase(f"{sys.version_info[0]}.{sys.version_info[1]}"))
 
@@ -124,6 +124,16 @@ def test_a_command_that_changes_nothing_makes_no_layer(root: Path) -> None:
     """What it reads, logs or leaves in /tmp and caches is no part of an image."""
     built = build(BARE.run_commands("ls / /usr; touch /tmp/a /var/tmp/b /var/log/c; mkdir -p ~/.cache/d"), root, quiet)
     assert (built.layers, built.trees) == ((), ())
+
+
+def test_too_many_layers(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An image with more layers than can be laid over one another is refused while it is built, with what to do."""
+    monkeypatch.setattr(system, "MOST_LAYERS", 2)
+    image = BARE
+    for number in range(3):
+        image = image.run_commands(f"mkdir /{number}")
+    with pytest.raises(ImageFailed, match="put several packages or commands into one step"):
+        build(image, root, quiet)
 
 
 def test_a_command_that_fails(root: Path) -> None:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from remora.images.steps import Apt, DebianBase, Local, Part, Pip, RegistryBase, Run, UvSync
+from remora.images.steps import Apt, DebianBase, DockerfileBase, Local, Part, Pip, RegistryBase, Run, UvSync
 
 from ..built import Base
-from . import apt, bases, debian, local, pip, registry, run_commands, uv_sync
+from . import apt, bases, debian, dockerfile, local, pip, registry, run_commands, uv_sync
 from .work import Made, Work
 
 __all__ = ["BASES", "STEPS", "Made", "Work"]
@@ -19,6 +19,7 @@ __all__ = ["BASES", "STEPS", "Made", "Work"]
 BASES: dict[str, Callable[[Work, Part], Base]] = {
     **bases.BASES,
     DebianBase.kind: debian.bootstrap,
+    DockerfileBase.kind: dockerfile.make,
     RegistryBase.kind: registry.pull,
 }
 STEPS: dict[str, Callable[[Work, Part], Made]] = {

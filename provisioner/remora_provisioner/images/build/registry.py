@@ -36,6 +36,11 @@ def pull(work: Work, part: Part) -> Base:
     assert isinstance(part, RegistryBase)
     folder = work.folder / "fetched"
     _fetch(work, part, folder)
+    return take_image(work, folder, part.reference)
+
+
+def take_image(work: Work, folder: Path, name: str) -> Base:
+    """Take in an image as skopeo and buildah write one into a folder (`dir:`). Raises ImageFailed and StoreRefused."""
     manifest = _read(folder / "manifest.json")
     work.say("taking it in")
     tree = Tree()
@@ -46,14 +51,12 @@ def pull(work: Work, part: Part) -> Base:
     found = find_python(tree, env.get("PATH", "").split(":") if "PATH" in env else ())
     if found is None or has_musl(tree):
         why = "has no python3" if found is None else "is built on musl, for which most packages are not made"
-        raise work.failed(
-            f"{part.reference} {why}", "take one with Python on Debian or its like, such as a python image ending in -slim"
-        )
+        advice = "take one with Python on Debian or its like, such as a python image ending in -slim"
+        raise work.failed(f"{name} {why}", advice)
     inside, version = found
-    kept = tuple((name, value) for name, value in env.items() if name not in _NO_PART_OF_IT)
-    folder_inside = config.get("WorkingDir") or ""
+    kept = tuple((key, value) for key, value in env.items() if key not in _NO_PART_OF_IT)
     like = find_or_install(work, version)
-    return Base(like, version, layer=work.store.save(tree), inside=inside, env=kept, workdir=folder_inside)
+    return Base(like, version, layer=work.store.save(tree), inside=inside, env=kept, workdir=config.get("WorkingDir") or "")
 
 
 def _fetch(work: Work, part: RegistryBase, folder: Path) -> None:

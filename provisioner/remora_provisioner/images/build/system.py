@@ -15,6 +15,7 @@ from remora.errors import PlaceError
 
 from ... import jails
 from ...jails.layers import GROUND, OWN, SHARED_FILES, gather
+from ...limits import DEFAULT_PIDS
 from ...sandbox import FIRST_HOST_ID, Mount, SandboxPlan
 from ..tree import Tree
 from .difference import take_in
@@ -22,6 +23,8 @@ from .ground import Ground, no_services
 from .interpreters import follow
 from .work import Work
 
+MOST_LAYERS = 24
+"""That a kernel is sure to lay over one another: their paths together fit into a page."""
 _HOST_IDS = 0x0F00_0000
 _PASSED = ("http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "all_proxy", "SSL_CERT_FILE", "SSL_CERT_DIR", "TZ")
 """Of our own environment, besides what begins with PIP_: how the network is reached from here."""
@@ -36,6 +39,8 @@ _WORKING = ("var/cache/apt/archives/partial", "var/lib/apt/lists/partial", "var/
 
 def run(work: Work, argv: Sequence[str], environment: Mapping[str, str], mounts: Sequence[Mount] = (), advice: str = "") -> Tree:
     """Run a command as user 0 of a jail and return what it changed in the system. Raises ImageFailed."""
+    if len(work.stack.layers) >= MOST_LAYERS:
+        raise work.failed(f"it has {MOST_LAYERS} layers already", "put several packages or commands into one step")
     changes, scratch = work.folder / "changes", work.folder / "scratch"
     changes.mkdir()
     scratch.mkdir()
@@ -57,6 +62,7 @@ def run(work: Work, argv: Sequence[str], environment: Mapping[str, str], mounts:
         layers=tuple(farms if ground is None else [ground.folder, *farms]),
         whole=bool(work.base.layer),
         changes=changes,
+        pids=DEFAULT_PIDS,
     )
     status = _run(work, plan)
     if status:
