@@ -37,6 +37,7 @@ from .timers import Timers
 if TYPE_CHECKING:
     from .fleet import Fleet
 
+Hear = Callable[[str], None]
 _INPUT = "input"
 _SMALL = 1 << 14
 """Bytes: what is not larger is not read again when its turn comes."""
@@ -56,13 +57,15 @@ class CallDesk:
         self._inputs: dict[RunId, StartRun] = {}
         self._pool: set[SandboxId] = set()
         self._timers = Timers()
+        self._hearing: dict[RunId, tuple[str, Hear]] = {}
 
     # -- taking calls
 
-    async def submit(self, request: SubmitCall, inside: SandboxId | None = None) -> None:
+    async def submit(self, request: SubmitCall, inside: SandboxId | None = None, hear: Hear = lambda _: None) -> None:
         """Queue a call, asked for by code in the sandbox `inside`, if any; it is durable when this returns.
 
-        Raises Unavailable, or StateError when it cannot be written down.
+        While it is queued, `hear` gets words on the build of its image. Raises Unavailable, or StateError when it cannot be
+        written down.
         """
         key, run = self._pool_of(request.spec), RunId(request.run)
         require(self._specs[key])
@@ -82,6 +85,7 @@ class CallDesk:
         self._fleet.run_changed(None, run, RunState.QUEUED.value, facts)
         if sum(map(len, pieces)) <= _SMALL:
             self._inputs[run] = start
+        self._hearing[run] = (key, hear)
         self._enqueue(run, key, request.body.get("within"))
         await asyncio.wrap_future(self._fleet.store.written())
 
@@ -132,9 +136,14 @@ class CallDesk:
         self._pool.add(sandbox)
         try:
             owner = {"pool": key[:12], "spec": self._specs[key].to_dict()}
-            await self._fleet.open_sandbox(sandbox, self._specs[key], owner, Opening())
+            await self._fleet.open_sandbox(sandbox, self._specs[key], owner, Opening(lambda words: self._say(key, words)))
         except RemoraError:
             return  # the fleet has noted the sandbox's end, and the scheduler heard of it
+
+    def _say(self, key: str, words: str) -> None:
+        for pool, hear in self._hearing.values():
+            if pool == key:
+                hear(words)
 
     async def _assign(self, run: RunId, sandbox: SandboxId) -> None:
         if run not in self._known:
@@ -203,6 +212,7 @@ class CallDesk:
             follower.wake()
         self._handed.pop(run, None)
         self._inputs.pop(run, None)
+        self._hearing.pop(run, None)
         if run in self._known:
             self._known.discard(run)
             self.happened(plan.CallEnded(run))

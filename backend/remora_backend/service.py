@@ -189,7 +189,11 @@ class Service:
             finally:
                 asyncio.get_running_loop().call_soon(admitted.set_result, None)  # when it is queued, or refused
                 del self._admitting[request.run]
-        await self._desk.submit(replace(request, spec=spec.to_dict()), insider.sandbox if insider else None)
+
+        def hear(words: str) -> None:
+            peer.send(Stage(request.ask, "image", 0.0, words))
+
+        await self._desk.submit(replace(request, spec=spec.to_dict()), insider.sandbox if insider else None, hear)
 
     async def _list_all(self, peer: Peer, request: ListAll) -> Fields:
         listed, insider = self._fleet.list_all(request.limit), self._insiders.get(peer)

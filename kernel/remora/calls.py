@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -122,15 +123,16 @@ class Call:
 
     async def _submit_and_follow(self, peer: Peer) -> None:
         """Ask for the records in one breath with the call: a short one is over before the backend has said that it is queued."""
-        follow = Follow(self.run, self._take)
-        sending = asyncio.ensure_future(peer.request(self._request()))
+        follow, request = Follow(self.run, self._take), self._request()
+        sending = asyncio.ensure_future(peer.request(request))
         await asyncio.sleep(0)  # the call goes first
         following = asyncio.ensure_future(client().see_through(follow, peer))
-        await asyncio.wait({sending, following}, return_when=asyncio.FIRST_COMPLETED)
         try:
-            if not follow.ended:
-                await sending
-            await following
+            with client().hearing(request, self._heard):
+                await asyncio.wait({sending, following}, return_when=asyncio.FIRST_COMPLETED)
+                if not follow.ended:
+                    await sending
+                await following
         except BackendError:
             if not peer.gone.done():
                 raise
@@ -151,12 +153,19 @@ class Call:
         else:
             self._put(item)
 
+    def _heard(self, _: str, words: str) -> None:
+        """Pass on what the build of its sandbox's image is doing; calls that wait for the same one say it once."""
+        if words and words != _heard_last[0]:
+            _heard_last[0] = words
+            self._put(Record(self.run, -1, time.time(), "notice", {"text": words}))
+
     async def stop(self, there: Client) -> None:
         """Cancel the present run, and try no other."""
         self._stopping.set()
         await there.request(CancelRun(self.run))
 
 
+_heard_last = [""]
 _driven: set[asyncio.Task[None]] = set()
 
 

@@ -155,18 +155,25 @@ class Client:
             peer = await self.backend()
             asked = asyncio.ensure_future(peer.request(request))
             await asyncio.sleep(0)  # the request gets its number when it is sent
-            self._stages[request.ask] = stage
-            try:
-                return (await asked).result
-            except asyncio.CancelledError:
-                peer.send(GiveUp(request.ask))
-                raise
-            except BackendError:  # a build that a dead backend took along goes on from its last whole step
-                if last or not peer.gone.done():
+            with self.hearing(request, stage):
+                try:
+                    return (await asked).result
+                except asyncio.CancelledError:
+                    peer.send(GiveUp(request.ask))
                     raise
-            finally:
-                self._stages.pop(request.ask, None)
+                except BackendError:  # a build that a dead backend took along goes on from its last whole step
+                    if last or not peer.gone.done():
+                        raise
         raise AssertionError("unreachable")
+
+    @contextlib.contextmanager
+    def hearing(self, request: Request, stage: Callable[[str, str], None]) -> Iterator[None]:
+        """Hear of the stages of a request that has been sent."""
+        self._stages[request.ask] = stage
+        try:
+            yield
+        finally:
+            self._stages.pop(request.ask, None)
 
     async def follow(self, run: RunId, sink: Sink, after: int = -1) -> None:
         """Feed a run's records to `sink`, from `after` on, until its last one; through deaths of backend and connections."""

@@ -52,12 +52,14 @@ def name_of(module: str) -> str:
     return str(import_module(module).NAME)
 
 
-def test_functions_with_packages(warm: Place) -> None:
-    """A function runs where its packages are; another version is another sandbox; `imports()` lets it name them."""
+def test_functions_with_packages(warm: Place, capfd: pytest.CaptureFixture[str]) -> None:
+    """A function runs where its packages are; another version is another sandbox; the build says what it does, once."""
     older = remora.Image.mirror().pip_install("alpha<2")
     newer = remora.Image.mirror().pip_install("alpha>=2", "beta<2").env({"GREETING": "hello"})
     assert remora.function(image=older)(name_of).remote("alpha") == "alpha 1.0"
-    assert remora.function(image=newer)(name_of).remote("alpha") == "alpha 2.0"
+    assert capfd.readouterr().err.count("looking for alpha<2") == 1
+    assert list(remora.function(image=newer)(name_of).map(["alpha"] * 5)) == ["alpha 2.0"] * 5
+    assert capfd.readouterr().err.count("looking for alpha>=2, beta<2") == 1
     assert remora.function(pip="beta")(name_of).remote("beta") == "beta 2.0"
 
     def greeting() -> str:
