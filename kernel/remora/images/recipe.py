@@ -10,7 +10,7 @@ import json
 import os
 import secrets
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,6 +20,7 @@ from ..errors import InputError, OptionError
 from . import steps as s
 from .elsewhere import imports_elsewhere
 from .files import state_of
+from .functions import script_of
 from .mirror import Mirror, guest_file, roots_here
 
 FORMAT = "1"
@@ -133,6 +134,21 @@ class Image:
         """Add what these commands of the shell change, run one after the other inside the image."""
         wanted = _words(commands)
         return self._with(s.Run(wanted, _force(force_build))) if wanted else self
+
+    def run_function(
+        self,
+        raw_f: Callable[..., Any],
+        *,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        force_build: bool = False,
+    ) -> Image:
+        """Add what a function changes that is run inside the image, such as weights that it fetches.
+
+        It goes as source text, with the modules, functions and plain values that it uses.
+        """
+        script = script_of(raw_f, tuple(args), kwargs or {})
+        return self._with(s.RunFunction(raw_f.__name__, script, _force(force_build)))
 
     def env(self, vars: Mapping[str, str]) -> Image:
         """Set environment variables."""

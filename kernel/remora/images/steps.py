@@ -194,6 +194,16 @@ class Run(Part):
 
 
 @dataclass(frozen=True)
+class RunFunction(Part):
+    """A script that calls a function, run by the image's Python; what it changes becomes part of the image."""
+
+    kind: ClassVar[str] = "run_function"
+    name: str = ""
+    script: str = ""
+    force: str = ""
+
+
+@dataclass(frozen=True)
 class Env(Part):
     """Environment variables."""
 

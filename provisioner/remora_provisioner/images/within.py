@@ -10,7 +10,7 @@ import re
 
 from remora.errors import Refused
 from remora.images import Image
-from remora.images.steps import METADATA, Apt, MirrorBase, NamedBase, Part, Pip, PythonBase, Run, from_dict
+from remora.images.steps import METADATA, Apt, MirrorBase, NamedBase, Part, Pip, PythonBase, Run, RunFunction, from_dict
 from remora.wire import Fields
 
 BUILT_ON = "built_on"
@@ -49,4 +49,4 @@ def _is_harmless(step: Part) -> bool:
         places = [step.index_url, *step.extra_index_url]
         plain = all(_PLAIN.fullmatch(requirement) for requirement in step.requirements)
         return plain and not step.find_links and all(not place or _INDEX.fullmatch(place) for place in places)
-    return isinstance(step, (Apt, Run, *METADATA))
+    return isinstance(step, (Apt, Run, RunFunction, *METADATA))

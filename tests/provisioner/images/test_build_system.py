@@ -272,3 +272,44 @@ def test_layers_are_kept_and_collected(root: Path) -> None:
     Store(root).release("sandbox")
     asking.gc(root, {"grace": 0.0, "most": 0})
     assert find(image, root) is None and Store(root).trees() == set()
+
+
+# ---- run_function
+
+
+def fetch(names: list[str], where: str) -> None:
+    """Stand for what a function prepares once: files, made with a package of the image."""
+    import pathlib
+
+    import lower
+
+    folder = pathlib.Path(where)
+    folder.mkdir(parents=True)
+    for name in names:
+        (folder / name).write_text(f"{name} by {lower.__name__}")
+
+
+def fail() -> None:
+    """Fail as code does."""
+    raise ValueError("these weights are not there")
+
+
+def test_a_function_prepares_an_image(root: Path, tmp_path: Path, no_jail: Callable[[], None]) -> None:
+    """It is called once, with the packages of the steps below; what it made is there; another argument is another step."""
+    wheels = tmp_path / "wheels"
+    make_wheel(wheels, "lower", "1.0", {"lower.py": ""})
+    image = pip(BARE, wheels, "lower").run_function(fetch, args=[["a", "b"], "/opt/models/tiny"])
+    built = build(image, root, quiet)
+    assert look(built, root, tmp_path, "cat /opt/models/tiny/a /opt/models/tiny/b").strip() == "a by lowerb by lower"
+    assert left(root) == []
+    other = pip(BARE, wheels, "lower").run_function(fetch, args=[["a"], "/opt/models/tiny"])
+    assert find(other, root) is None
+    no_jail()
+    assert build(image, root, quiet) == built
+
+
+def test_a_function_that_fails(root: Path) -> None:
+    """Its traceback is in the error, and nothing of it is kept."""
+    with pytest.raises(ImageFailed, match="these weights are not there"):
+        build(BARE.run_function(fail), root, quiet)
+    assert left(root) == []

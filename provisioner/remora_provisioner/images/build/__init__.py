@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from remora.images.steps import Apt, DebianBase, DockerfileBase, Local, Part, Pip, RegistryBase, Run, UvSync
+from remora.images.steps import Apt, DebianBase, DockerfileBase, Local, Part, Pip, RegistryBase, Run, RunFunction, UvSync
 
 from ..built import Base
 from . import apt, bases, debian, dockerfile, local, pip, registry, run_commands, uv_sync
@@ -27,5 +27,6 @@ STEPS: dict[str, Callable[[Work, Part], Made]] = {
     Local.kind: local.copy,
     Pip.kind: pip.install,
     Run.kind: run_commands.run,
+    RunFunction.kind: run_commands.call,
     UvSync.kind: uv_sync.sync,
 }

@@ -1,4 +1,4 @@
-"""The step `run`: commands of the shell, as user 0 inside the image as it is so far.
+"""The steps `run` and `run_function`: commands of the shell, as user 0 inside the image as it is so far.
 
 Law: what they change of the system becomes a layer; packages that they install with pip become a tree of packages, like those of
 pip_install. Python and the programs of the steps below come first on the path.
@@ -7,9 +7,10 @@ pip_install. Python and the programs of the steps below come first on the path.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
-from remora.images.steps import Part, Run
+from remora.images.steps import Part, Run, RunFunction
 
 from ...sandbox import Mount
 from ..tree import Tree
@@ -21,6 +22,7 @@ from .work import Made, Work
 _PYTHON = Path("/run/python")
 """Where the commands find a virtual environment with what is installed so far; it gets what they install."""
 _UV = Path("/run/uv")
+_CALLED = Path("/run/function.py")
 _PIP = f"""#!/bin/sh
 "{_PYTHON}/bin/python3" -c "import pip" 2>/dev/null && exec "{_PYTHON}/bin/python3" -m pip "$@"
 exec {_UV} pip "$@"
@@ -38,10 +40,24 @@ def run(work: Work, step: Part) -> Made:
     """Run the commands one after the other; the first one that fails ends the step. Raises ImageFailed."""
     assert isinstance(step, Run)
     work.say(f"running {step.commands[0][:80]}{' …' if len(step.commands) > 1 else ''}")
+    return execute(work, step.commands)
+
+
+def call(work: Work, step: Part) -> Made:
+    """Run the script that calls a function, with the image's Python. Raises ImageFailed."""
+    assert isinstance(step, RunFunction)
+    work.say(f"calling {step.name}")
+    script = work.folder / "function.py"
+    script.write_text(step.script)
+    return execute(work, [f"python {_CALLED}"], [Mount(script, _CALLED)])
+
+
+def execute(work: Work, commands: Sequence[str], more: Sequence[Mount] = ()) -> Made:
+    """Run commands of the shell with the image's Python first on the path, and return what they made."""
     folder = work.folder / "python"
     _make_environment(work, folder)
-    mounts = [*_shown(work), Mount(folder, _PYTHON, writable=True), Mount(Path(uv_binary()), _UV)]
-    argv = ["/bin/sh", "-c", _SCRIPT, "sh", work.stack.workdir or "/", *step.commands]
+    mounts = [*_shown(work), Mount(folder, _PYTHON, writable=True), Mount(Path(uv_binary()), _UV), *more]
+    argv = ["/bin/sh", "-c", _SCRIPT, "sh", work.stack.workdir or "/", *commands]
     advice = "correct the command, which runs as user 0 of the image, not of this machine"
     layer = system.run(work, argv, _environment(work), mounts, advice)
     return Made(_packages(work, folder), "", layer)
