@@ -125,6 +125,11 @@ def test_uv_projects(tmp_path: Path) -> None:
 def test_nothing_is_built_on_files_that_come_late(tmp_path: Path) -> None:
     """What is added when a sandbox starts comes last; copied files may come before other steps."""
     late = BARE.add_local_dir(tmp_path, "/data")
+    (tmp_path / "Dockerfile").write_text("FROM scratch\n")
+    docker = Image.from_dockerfile(tmp_path / "Dockerfile")
+    told = docker.as_of_now().base
+    (tmp_path / "more").write_text("x")
+    assert docker.as_of_now().base != told
     before = late.as_of_now()
     assert before.steps[-1] != late.steps[-1] and before == late.as_of_now()
     with pytest.raises(OptionError, match="copy=True"):

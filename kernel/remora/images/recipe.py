@@ -224,7 +224,10 @@ class Image:
         Raises InputError for files that are not there any more.
         """
         steps = [replace(one, digest=state_of(one.source)) if isinstance(one, s.Local) else one for one in self.steps]
-        return replace(self, steps=tuple(steps))
+        base = self.base
+        if isinstance(base, s.DockerfileBase):
+            base = replace(base, digest=state_of(base.context))
+        return replace(self, base=base, steps=tuple(steps))
 
     @property
     def keys(self) -> tuple[str, ...]:
