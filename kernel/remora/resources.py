@@ -151,8 +151,8 @@ class SandboxSpec:
 
         Of its image these are the base and the steps that change the system below what runs; packages can be given later.
         """
-        steps = [step | {"digest": ""} for step in self.image.get("steps", ()) if step["kind"] in _OF_THE_SYSTEM]
-        system = [self.image["base"], *steps]
+        steps = [step for step in self.image.get("steps", ()) if step["kind"] in _OF_THE_SYSTEM]
+        system = [part | {"digest": ""} for part in (self.image["base"], *steps)]  # whatever has become of the files since
         return (self.on, json.dumps(system, sort_keys=True), ",".join(map(str, self.resources.gpu)))
 
     def to_dict(self) -> dict[str, Any]:
