@@ -102,6 +102,8 @@ class Tree:
     @classmethod
     def union(cls, trees: Sequence[Tree]) -> Tree:
         """Return all trees together, each over those before it; the same as by `merged`, in one go where they do not meet."""
+        if len(trees) == 1 and not any(isinstance(entry, Gone) for entry in trees[0].entries):
+            return trees[0]
         found = {entry.path: entry for tree in trees for entry in tree.entries}
         leaves = {path for path, entry in found.items() if isinstance(entry, File | Link)}
         folders = {above for path in found for above in parents(path)}

@@ -1,13 +1,12 @@
 """What each kind of base gives its steps: an interpreter, and what counts as installed with it.
 
-Law: a kind of base is one function in BASES. A base makes no tree here; its interpreter stays where it is.
+Law: a kind of base is one function. A base makes no tree here; its interpreter stays where it is.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 from remora.errors import ImageFailed
@@ -30,9 +29,6 @@ def python(work: Work, part: Part) -> Base:
     """Find a bare Python of a version on this machine, or let uv install one; none of its packages count as installed."""
     assert isinstance(part, PythonBase)
     return Base(find_or_install(work, part.version), minor(part.version))
-
-
-BASES: dict[str, Callable[[Work, Part], Base]] = {MirrorBase.kind: mirror, PythonBase.kind: python}
 
 
 def minor(version: str) -> str:
