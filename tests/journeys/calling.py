@@ -19,13 +19,18 @@ from remora.client import client
 from remora.states import ENDED, RunState
 from remora.wire import PROTOCOL, Hello, ListAll
 
+_THREADS = 32  # as many as such a loop has at most
 _IDLE = "0.5"  # seconds: a test's sandboxes are gone soon after it
 
 
 def warm_up() -> None:
-    """Start what this process keeps once it has called."""
+    """Start what this process keeps once it has called: its loop's threads too, of which another comes when all are busy."""
     ensure_event_loop()
-    client().run(asyncio.to_thread(int))
+
+    async def all_threads() -> None:
+        await asyncio.gather(*(asyncio.to_thread(time.sleep, 0.05) for _ in range(_THREADS)))
+
+    client().run(all_threads())
 
 
 @contextmanager
