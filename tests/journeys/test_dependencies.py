@@ -29,7 +29,7 @@ def start(place: Place) -> Notebook:
         make_wheel(folder, name, "1.0", {f"{name}.py": f"NAME = '{name} 1'\n"}, programs=f"say-{name} = {name}:print")
     make_wheel(folder, "alpha", "2.0", {"alpha.py": "NAME = 'alpha 2'\n"})
     make_source(folder, "endless", "1.0", HANGS.format(reached=str(notebook.folder / "reached")))
-    variables = {"UV_NO_INDEX": "1", "UV_FIND_LINKS": str(folder), "PIP_NO_INDEX": "1"}
+    variables = {"UV_OFFLINE": "1", "UV_FIND_LINKS": str(folder), "PIP_NO_INDEX": "1"}
     assert notebook.run(f"import os; os.environ |= {variables}").ok
     assert notebook.remote("pass").ok
     return notebook
@@ -128,7 +128,7 @@ def test_a_build_is_stopped(notebook: Notebook, session: str):
 @pytest.fixture
 def online(notebook: Notebook) -> Iterator[None]:
     """Let builds look where they would without the tests."""
-    there = notebook.run("off = {name: os.environ.pop(name) for name in ('UV_NO_INDEX', 'UV_FIND_LINKS')}")
+    there = notebook.run("off = {name: os.environ.pop(name) for name in ('UV_OFFLINE', 'UV_FIND_LINKS')}")
     yield
     assert there.ok and notebook.run("os.environ |= off").ok
 

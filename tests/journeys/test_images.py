@@ -34,7 +34,7 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def warm(wheels: Path) -> Iterator[Place]:
     """Give the file's tests a place whose backend runs, with a folder as its index."""
-    with calling(UV_NO_INDEX="1", UV_FIND_LINKS=str(wheels)) as place:
+    with calling(UV_OFFLINE="1", UV_FIND_LINKS=str(wheels)) as place:
         backend()
         yield place
 

@@ -21,6 +21,12 @@ from ..objects import object_name
 from .asked import Asked
 from .work import Work
 
+_BUNDLES = (
+    "/etc/ssl/certs/ca-certificates.crt",  # Debian, Ubuntu, Arch, Alpine
+    "/etc/pki/tls/certs/ca-bundle.crt",  # Fedora, RHEL
+    "/etc/ssl/ca-bundle.pem",  # SUSE
+    "/etc/ssl/cert.pem",
+)
 NO_INDEX = "none"
 """As an `index_url`: packages come from `find_links` alone."""
 _DESCRIBING = ("METADATA", "WHEEL", "INSTALLER", "direct_url.json", "PKG-INFO", "requires.txt", "top_level.txt")
@@ -34,6 +40,12 @@ def uv_binary() -> str:
     import uv  # found late: only a build needs it
 
     return uv.find_uv_bin()
+
+
+def _certificates() -> dict[str, str]:
+    """Let uv trust whom the machine trusts, as pip does there, where that is written down and nobody has decided otherwise."""
+    decided = "UV_SYSTEM_CERTS" in os.environ or not any(map(os.path.exists, _BUNDLES))
+    return {} if decided else {"UV_SYSTEM_CERTS": "1"}
 
 
 @dataclass(frozen=True)
@@ -56,7 +68,7 @@ class Resolver:
     def uv(self, *words: str, advice: str = "", **variables: str) -> str:
         """Run uv and return its standard output; raises ImageFailed with its own words."""
         cache = {"UV_CACHE_DIR": str(self.work.root / "uv-cache"), "UV_NO_PROGRESS": "1", "NO_COLOR": "1"}
-        env = cache | {"UV_PYTHON_DOWNLOADS": "never", "UV_PREVIEW_FEATURES": "pylock"} | variables
+        env = cache | _certificates() | {"UV_PYTHON_DOWNLOADS": "never", "UV_PREVIEW_FEATURES": "pylock"} | variables
         return self.work.run([uv_binary(), *words], env, advice or "correct the requirements, or the index they come from")
 
     def pip(self, *words: str) -> str:
