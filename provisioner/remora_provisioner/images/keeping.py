@@ -118,7 +118,9 @@ class Images:
 
     async def _build(self, image: Image, environment: Mapping[str, str], say: Say) -> Built:
         asked = {name: value for name, value in environment.items() if CARRIED.fullmatch(name)}
-        async with _builder(self.root, os.environ | asked) as process:
+        inside = environment is within.ENVIRONMENT  # else what whoever started the backend had set for itself does not count
+        own = {name: value for name, value in os.environ.items() if inside or not CARRIED.fullmatch(name)}
+        async with _builder(self.root, own | asked) as process:
             assert process.stdin is not None and process.stdout is not None
             process.stdin.write(json.dumps(image.to_dict()).encode())
             process.stdin.close()
