@@ -1,6 +1,6 @@
 # The front door. Every target first makes sure that .venv holds what it needs; nothing is installed outside this folder.
 #   make demo    a notebook with remote cells, run in a real sandbox, on real data
-#   make test    all tests                     (TESTS="tests/kernel -k name" for some of them, WORKERS=0 for one after the other)
+#   make test    all tests                     (TESTS="tests/kernel -k name" for some of them)
 #   make check   style, types, layers, docs and the house tests, without the rest
 #   make bench   the figures of docs/reference/performance.md, measured here
 #   make docs    the documentation, as docs/_build/html/index.html
@@ -10,9 +10,9 @@ SHELL := /bin/sh
 VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
-TESTS ?= tests
-# Test files that run at once; they start processes of their own, and some have deadlines, so more than two ask for a larger machine.
-WORKERS ?= 2
+TESTS ?=
+# Two files of these may run at once; the rest has deadlines that a busy machine misses, and runs by itself.
+TOGETHER := tests/kernel tests/house tests/corpus tests/provisioner/images
 # What starts inside a sandbox may meet a Python older than ours.
 EVERYWHERE := $(addprefix kernel/remora/,errors.py frames.py wire.py guest sync)
 
@@ -30,7 +30,12 @@ demo: $(STAMP)
 	@$(PY) notebooks/demo.py
 
 test: $(STAMP)
-	@$(PY) -m pytest -n $(WORKERS) --dist loadfile $(TESTS)
+ifneq ($(TESTS),)
+	@$(PY) -m pytest $(TESTS)
+else
+	@$(PY) -m pytest -n 2 --dist loadfile $(TOGETHER)
+	@$(PY) -m pytest tests $(TOGETHER:%=--ignore=%)
+endif
 
 check: $(STAMP) docs
 	@$(PY) -m ruff check
