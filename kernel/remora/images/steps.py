@@ -240,7 +240,7 @@ class Local(Part):
     copy: bool = False
     ignore: tuple[str, ...] = ()
     digest: str = ""
-    """Of the files, where they are copied."""
+    """Of the state of the files, put in when a sandbox or a build is asked for; see `Image.as_of_now`."""
 
     def __post_init__(self) -> None:
         """Check the target."""

@@ -1,4 +1,4 @@
-"""The step `local` with `copy`: files of this machine as they are when it is built.
+"""The step `local`: files of this machine as they are when it is built, which is anew when they have changed.
 
 Law: modules go where packages lie, as a tree of packages; what has another target becomes a layer of the system, in which the
 target's own links are followed.
