@@ -1,7 +1,7 @@
 """The backend's process: `python -m remora_backend DIRECTORY [FD]`, started by whoever needs it first.
 
 One line is written to FD when it serves, or when it cannot: "ready", or "error " and what is wrong. A second one beside it
-sees the lock and leaves.
+sees the lock and leaves; if the first one is just ending, it takes its place.
 """
 
 from __future__ import annotations
@@ -12,11 +12,17 @@ import logging
 import os
 import signal
 import sys
+import time
 from pathlib import Path
+from typing import TextIO
 
 from remora.errors import RemoraError
+from remora.launch import serves
 
 from .service import Service
+
+_AGAIN = 0.05
+"""Seconds until it is looked again whether another one, that neither serves nor has ended, has done either."""
 
 
 def main() -> int:
@@ -24,17 +30,25 @@ def main() -> int:
     directory = Path(sys.argv[1])
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.INFO)
     with (directory / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            _say("ready")  # the other one serves
-            return 0
+        while not _locked(lock):
+            if serves(directory / "socket"):
+                _say("ready")
+                return 0
+            time.sleep(_AGAIN)
         try:
             asyncio.run(_serve(directory))
         except (RemoraError, OSError) as error:
             _say(f"error {error}")
             return 1
     return 0
+
+
+def _locked(lock: TextIO) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 async def _serve(directory: Path) -> None:

@@ -98,12 +98,13 @@ class Store:
         return Tables(self._path)
 
     def _write(self) -> None:
-        changes = []
+        changes = {}
         while self._changes:
-            (table, _), row = self._changes.popitem()
-            changes.append((table, row))
-        if changes:
-            self._try(lambda tables: tables.save(changes), None)
+            key, row = self._changes.popitem()
+            changes[key] = row
+        if changes and not self._try(lambda tables: tables.save((table, row) for (table, _), row in changes.items()), False):
+            for key, row in changes.items():  # for the next time, unless there is a newer one
+                self._changes.setdefault(key, row)
 
     def _try(self, work: Callable[[Tables], T], otherwise: T) -> T:
         from sqlalchemy.exc import SQLAlchemyError
@@ -111,5 +112,6 @@ class Store:
         try:
             return work(self._tables)
         except SQLAlchemyError as error:
-            _LOG.warning("the database %s cannot be used: %s", self._path, getattr(error, "orig", error))
+            cause = getattr(error, "orig", error)
+            _LOG.warning("the database %s cannot be used: %s (%s)", self._path, cause, getattr(cause, "sqlite_errorname", "?"))
             return otherwise

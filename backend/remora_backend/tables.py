@@ -32,23 +32,30 @@ _RUNS = sql.Table(
     sql.Column("changed", sql.Float, nullable=False, index=True),
 )
 Row = dict[str, Any]
+_BUSY = 0.5
+"""Seconds to wait for a lock: the backend is alone with its database, so it is somebody who only looks."""
 
 
 class Tables:
     """The open database."""
 
     def __init__(self, path: Path) -> None:
-        """Open or make the database."""
-        self._engine = sql.create_engine(f"sqlite:///{path}")
+        """Open or make the database. When that fails, nothing of it stays open, so that it can be tried again."""
+        self._engine = sql.create_engine(f"sqlite:///{path}", connect_args={"timeout": _BUSY})
         sql.event.listen(self._engine, "connect", _tune)
-        _METADATA.create_all(self._engine)
+        try:
+            _METADATA.create_all(self._engine)
+        except BaseException:
+            self._engine.dispose()
+            raise
 
-    def save(self, rows: Iterable[tuple[str, Row]]) -> None:
+    def save(self, rows: Iterable[tuple[str, Row]]) -> bool:
         """Keep rows of "sandboxes" or "runs", all of them or none; each takes the place of the one with the same id."""
         with self._engine.begin() as connection:
             for table, row in rows:
                 statement = insert(_METADATA.tables[table]).values(row)
                 connection.execute(statement.on_conflict_do_update(index_elements=["id"], set_=row))
+        return True
 
     def sandboxes(self, living: bool) -> list[Row]:
         """Return the sandboxes that have not ended, or the others."""
@@ -91,5 +98,9 @@ class Tables:
 
 def _tune(connection: Any, _: object) -> None:
     """Write ahead, and let the operating system decide when to flush: a commit takes 0.04 ms instead of 3.6."""
-    connection.execute("PRAGMA journal_mode=WAL")
-    connection.execute("PRAGMA synchronous=NORMAL")
+    try:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=NORMAL")
+    except BaseException:  # which nobody else would close, and its lock would keep the next one out
+        connection.close()
+        raise

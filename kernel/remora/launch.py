@@ -41,18 +41,19 @@ def ensure_backend() -> None:
 
     Raises StateError when the state directory cannot be used, BackendError when the backend does not come up.
     """
-    if settings.UPLINK.text or _serves():
+    if settings.UPLINK.text or serves(backend_socket()):
         return
     directory = _make(backend_directory())
     with (directory / "start.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not _serves():
+        if not serves(backend_socket()):
             _start(directory)
 
 
-def _serves() -> bool:
+def serves(path: Path) -> bool:
+    """Say whether a backend listens at the socket."""
     try:
-        streams.dial(backend_socket()).close()
+        streams.dial(path).close()
     except OSError:
         return False
     return True

@@ -137,3 +137,20 @@ def test_a_file_that_is_no_database(path: Path, caplog: pytest.LogCaptureFixture
         assert (store.runs(1), store.left_behind(), store.forget_before(0.0)) == ([], ([], []), [])
         store.close()
     assert "cannot be used: file is not a database" in caplog.text
+
+
+def test_a_database_that_could_not_be_opened_at_first(path: Path) -> None:
+    """Once what was in its way is gone, it is opened, and what was saved meanwhile is in it."""
+    in_the_way = path.with_name(f"{path.name}-journal")
+    in_the_way.mkdir()
+    store = Store(path)
+    try:
+        store.save_run("r1", None, "queued", {"said": "meanwhile"})
+        store.save_run("r2", None, "queued", {})
+        store.written().result()
+        in_the_way.rmdir()
+        store.save_run("r2", None, "running", {})
+        store.written().result()
+        assert {row["id"]: row["state"] for row in store.runs(10)} == {"r1": "queued", "r2": "running"}
+    finally:
+        store.close()

@@ -5,6 +5,7 @@ Each test has a place of its own, so that the leak check sees the whole life of 
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
@@ -84,6 +85,23 @@ def test_killed_backend(place: Place, notebook: Notebook) -> None:
     assert place.processes("remora_backend") != [backend]
     assert notebook.remote("print(counted + 1)").stdout == "6\n"
     assert notebook.run("print(counted)").stdout == "5\n"
+
+
+def test_backend_that_is_just_ending(place: Place) -> None:
+    """While one ends, which no longer listens and still has the lock, the next one waits for it and serves."""
+    directory = place.state / f"backend-{PROTOCOL}"
+    directory.mkdir(parents=True)
+    directory.chmod(0o700)
+    with (directory / "lock").open("w") as ending:
+        fcntl.flock(ending, fcntl.LOCK_EX)
+        notebook = place.start()
+        sent = notebook.send("%%remote\nprint(6 * 7)")
+        deadline = time.monotonic() + 60
+        while not (waiting := place.processes("remora_backend")) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert len(waiting) == 1
+    assert notebook.collect(sent)[0].stdout == "42\n"
+    assert place.processes("remora_backend") == waiting
 
 
 def test_backend_killed_while_detached(place: Place, notebook: Notebook) -> None:

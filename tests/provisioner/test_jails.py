@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -43,6 +45,27 @@ class TestProcess(JailContract):
     jail_name = "process"
     hides_files = False
     hides_processes = False
+
+    def test_warden_is_told_to_end_while_it_ends(self, tmp_path: Path) -> None:
+        """A request that comes when the command has just left changes nothing: its exit code is told."""
+        code = """
+            import contextlib, json, os, signal
+            from remora_provisioner.jails import warden
+
+            class Told(contextlib.suppress):
+                def __exit__(self, *raised):
+                    os.kill(os.getpid(), signal.SIGTERM)
+                    return super().__exit__(*raised)
+
+            warden.contextlib.suppress = Told
+            orders = os.memfd_create("orders")
+            wanted = {"argv": ["/bin/sh", "-c", "exit 7"], "environment": {}, "folder": "/", "pass_fds": [], "restricted": False}
+            os.write(orders, json.dumps(wanted).encode())
+            os.lseek(orders, 0, os.SEEK_SET)
+            warden.main(orders)
+        """
+        done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], stdin=subprocess.DEVNULL, check=False, cwd=tmp_path)
+        assert done.returncode == 7
 
 
 class TestFake(JailContract):

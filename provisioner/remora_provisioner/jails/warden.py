@@ -31,12 +31,13 @@ def main(orders: int) -> None:
     code = 128 + signal.SIGKILL
     with contextlib.suppress(_Ended):
         code = _wait_for(_start(wanted))
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
     _end_all()
     os._exit(code)
 
 
 def _raise_ended(number: int, frame: types.FrameType | None) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it comes from several sides, and once is enough
     raise _Ended
 
 
