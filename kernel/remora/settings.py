@@ -55,7 +55,7 @@ KERNEL_GRACE = Setting(
 )
 POOL_IDLE = Setting("REMORA_POOL_IDLE", "60", "Seconds after which an unused sandbox of functions is ended.")
 RUN_RETENTION = Setting("REMORA_RUN_RETENTION", "604800", "Seconds for which the log of an ended run is kept.")
-IMAGES_MOST = Setting("REMORA_IMAGES_MOST", "50GiB", "What `remora image gc` leaves on the disk of images, at most.")
+IMAGES_MOST = Setting("REMORA_IMAGES_MOST", "50GiB", "What images may take on the disk; beyond it, those used longest ago go.")
 UPLINK = Setting("REMORA_UPLINK_FD", "", "Set inside sandboxes: the descriptor through which Remora there reaches the backend.")
 SANDBOX = Setting("REMORA_SANDBOX", "", "Set inside sandboxes: the sandbox's id.")
 

@@ -65,7 +65,7 @@ class Agent:
 
     def __init__(self, state: Path, doors: tuple[str, ...], listener: Listener) -> None:
         """Keep sandboxes and run logs below `state`; code in sandboxes may reach the sockets at `doors`."""
-        self._sandboxes, self.runs = state / "sandboxes", state / "runs"
+        self._sandboxes, self.runs, self._caches = state / "sandboxes", state / "runs", state / "caches"
         self._doors = (*doors, str(self._sandboxes))
         self._listener = listener
         self.images = Images(state / "images")
@@ -109,8 +109,8 @@ class Agent:
         await self.images.hold(sandbox, fitting)
         try:
             directory.mkdir(mode=0o700, parents=True)
-            (directory / SCRATCH).mkdir()
             order, notices = self._order(sandbox, directory, spec, fitting, facts)
+            view.lend_caches(directory / SCRATCH / "home", self._caches, order.host_id)
             order.save()
             self._listener.sandbox_changed(sandbox, SandboxState.STARTING.value, {"jail": order.jail})
             await self._take(sandbox, self._start(sandbox, directory))
@@ -151,7 +151,7 @@ class Agent:
             | self.images.asks(fitting),
             folder=folder or spec.folder or home,
             home=home,
-            mounts=view.mounts(spec, fitting, directory, folder),
+            mounts=view.mounts(spec, fitting, directory, folder, self._caches),
             host_id=self._host_id() if os.getuid() == 0 else None,
             memory=spec.resources.memory,
             cpu=spec.resources.cpu,
@@ -167,7 +167,7 @@ class Agent:
         order = Order.load(self._sandboxes / sandbox)
         fitting = await self.fit(spec, opening)
         folder, _ = view.shared_folder(spec)
-        wanted = view.mounts(spec, fitting, self._sandboxes / sandbox / "none", folder)
+        wanted = view.mounts(spec, fitting, self._sandboxes / sandbox / "none", folder, self._caches)
         more = view.exceeds(wanted, order.mounts) or (spec.home if (spec.home or "/") != order.home else None)
         if more is not None:
             raise Refused(f"{more} is not all there in this sandbox, so it cannot be given to another one from in here")

@@ -17,6 +17,8 @@ from remora.resources import SandboxSpec
 from .images.fitting import Fitting
 
 LAYER = "env"
+CACHES = ("huggingface", "pip", "torch", "uv")
+"""Folders of ~/.cache that stay on the machine when a sandbox ends."""
 _SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/etc", "/opt", "/sys")
 """Folders that every jail shows read-only anyway."""
 _EVERYBODYS = ("/", "/tmp", "/var/tmp", "/home")
@@ -44,12 +46,25 @@ def build_layer(directory: Path, fitting: Fitting) -> Path:
     return layer / "bin" / "python"
 
 
-def mounts(spec: SandboxSpec, fitting: Fitting, directory: Path, folder: str | None) -> tuple[tuple[str, str, bool], ...]:
+def lend_caches(home: Path, caches: Path, owner: int | None) -> None:
+    """Let the private home directory of a sandbox have caches of the machine's, which all sandboxes of the user share."""
+    place = home / ".cache"
+    place.mkdir(parents=True)
+    if owner is not None:
+        os.chown(place, owner, owner)
+    for name in CACHES:
+        (caches / name).mkdir(mode=0o700, parents=True, exist_ok=True)
+        (place / name).symlink_to(caches / name)
+
+
+def mounts(
+    spec: SandboxSpec, fitting: Fitting, directory: Path, folder: str | None, caches: Path
+) -> tuple[tuple[str, str, bool], ...]:
     """Return what a sandbox sees beside the system, as (source, target, writable), parents before what lies below them."""
     roots = [root for root in fitting.roots if folder is None or not Path(root).is_relative_to(folder)]
     wanted = dict.fromkeys((*fitting.shown, *roots), False)
     wanted[str(Path(spec.image["guest"]).parents[2])] = False
-    wanted[str(directory / LAYER)] = True
+    wanted |= dict.fromkeys((str(directory / LAYER), str(caches)), True)
     if folder is not None:
         wanted.setdefault(folder, spec.files == "rw")
     seen = {

@@ -69,6 +69,22 @@ def test_host_processes(notebook: Notebook) -> None:
     assert ask(notebook, f"{TRY}found = tried(lambda: os.kill({kernel}, 0))") == "ProcessLookupError"
 
 
+def test_caches_outlive_the_sandbox(notebook: Notebook) -> None:
+    """What is fetched into the caches of models and packages is there in the next sandbox; the rest of ~/.cache is not."""
+    code = """
+from pathlib import Path
+cache = Path.home() / '.cache'
+places = [cache / name / 'model' for name in ('huggingface', 'torch', 'uv', 'pip')]
+other = cache / 'other'
+"""
+    write = "[place.write_text('kept') for place in [*places, other]]\nfound = True"
+    assert ask(notebook, code + write) is True
+    assert ask(notebook, f"{code}found = [place.read_text() for place in places] + [other.exists()]", "--fresh") == [
+        *["kept"] * 4,
+        False,
+    ]
+
+
 def test_folder_is_there_under_its_own_path(notebook: Notebook) -> None:
     """What the cell writes is in the folder, and belongs to the user."""
     (notebook.folder / "in.txt").write_text("from here")

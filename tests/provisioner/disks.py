@@ -30,7 +30,7 @@ def tiny(place: Path, kibibytes: int) -> Iterator[Freed]:
 
 
 def _mount_again(place: Path) -> None:
-    subprocess.run(["mount", "-o", "remount,size=64m", str(place)], check=True)
+    subprocess.run(["mount", "-o", "remount,size=512m", str(place)], check=True)
 
 
 @contextlib.contextmanager

@@ -191,15 +191,17 @@ def seen(spec: SandboxSpec, directory: Path) -> dict[str, bool]:
     """Return what a sandbox by that spec would see, and whether it may write there, in mount order."""
     (directory / view.LAYER).mkdir(exist_ok=True)
     folder, _ = view.shared_folder(spec)
-    found = view.mounts(spec, fitting(spec), directory, folder)
+    (directory / "caches").mkdir(exist_ok=True)
+    found = view.mounts(spec, fitting(spec), directory, folder, directory / "caches")
     assert all(source == target for source, target, _ in found)
     return {source: writable for source, _, writable in found}
 
 
-def test_the_folder_and_the_layer_can_be_written_and_nothing_else(spec: SandboxSpec, tmp_path: Path) -> None:
+def test_the_folder_the_layer_and_caches_can_be_written_and_nothing_else(spec: SandboxSpec, tmp_path: Path) -> None:
     """The environment, its base and editable folders are shown read-only."""
     found = seen(spec, tmp_path)
-    assert {path for path, writable in found.items() if writable} == {spec.folder, str(tmp_path / view.LAYER)}
+    own = {spec.folder, str(tmp_path / view.LAYER), str(tmp_path / "caches")}
+    assert {path for path, writable in found.items() if writable} == own
     assert {spec.image["base"]["prefix"], *spec.image["base"]["roots"]} <= found.keys()
 
 

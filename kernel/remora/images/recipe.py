@@ -89,7 +89,7 @@ class Image:
     uv_pip_install = pip_install
 
     def pip_install_from_requirements(self, requirements_txt: str | Path, **options: Any) -> Image:
-        """Add the packages of a requirements file; options are those of `pip_install`."""
+        """Add the packages of a requirements file, with the digests that it gives; options are those of `pip_install`."""
         return self.pip_install(_requirements(Path(requirements_txt)), **options)
 
     def pip_install_from_pyproject(self, pyproject_toml: str | Path, optional_dependencies: Words = (), **options: Any) -> Image:
@@ -323,7 +323,7 @@ def _requirements(path: Path) -> list[str]:
         elif text.startswith("-"):
             raise InputError(f"{path}: the line {text!r} cannot be used; give pip_install the option (index_url=, find_links=)")
         else:
-            found.append(text.partition(" --hash")[0].strip())
+            found.append(text)
     return found
 
 

@@ -5,6 +5,7 @@ Law: plain values in and out. Blocks, so it is called on a thread; building is n
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 from collections import Counter
@@ -19,6 +20,7 @@ from remora.wire import Fields
 from .build.wheels import read_lock
 from .built import keys_here, resolve
 from .gc import collect
+from .lock import building
 from .records import Record, Records
 from .store import Store
 
@@ -88,14 +90,19 @@ def gc(root: Path, args: Fields) -> Fields:
     store, records = Store(root), Records(root)
     for record in _surplus(root, store, records, args.get("most")):
         records.remove(record.key)
-    for cache in ("uv-cache", "apt-cache"):  # what was unpacked from them is in the store
-        shutil.rmtree(root / cache, ignore_errors=True)
+    _empty_caches(root)
     grace = {"grace": float(args["grace"])} if "grace" in args else {}
     freed = collect(store, (tree for record in records.all() for tree in record.made_of), **grace)
     for path in (root / "opened").glob("*"):
         if path.name not in store.trees():
             path.unlink(missing_ok=True)
     return {"trees": freed.trees, "objects": freed.objects, "bytes": freed.bytes, "size": store.size()}
+
+
+def tidy(root: Path, most: int) -> None:
+    """Collect if the store has grown beyond `most` bytes."""
+    if Store(root).size() > most:
+        gc(root, {"most": most})
 
 
 QUESTIONS: dict[str, Callable[[Path, Fields], Fields]] = {
@@ -114,6 +121,13 @@ def answer(root: Path, op: str, args: Fields) -> Fields:
     if op not in QUESTIONS:
         raise Refused(f"images are not asked {op!r} in this version; use the same version of Remora")
     return QUESTIONS[op](root, args)
+
+
+def _empty_caches(root: Path) -> None:
+    """Remove what builders fetched, unless one is at work: what was unpacked from it is in the store."""
+    with contextlib.suppress(BlockingIOError), building(root, alone=True):
+        for cache in ("uv-cache", "apt-cache"):
+            shutil.rmtree(root / cache, ignore_errors=True)
 
 
 def _described(root: Path, records: Records, record: Record) -> Fields:
@@ -173,7 +187,7 @@ def _surplus(root: Path, store: Store, records: Records, most: int | None) -> li
     size = sum({thing: count for things in objects.values() for thing, count in things.items()}.values())
     given: list[Record] = []
     for record in every:
-        if size <= most:
+        if most and size <= most:
             break
         recent = most > 0 and records.used(record.key) > newest - _RECENT
         if record.key in published or not leased.isdisjoint(record.made_of) or recent:

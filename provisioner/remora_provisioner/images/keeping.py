@@ -8,17 +8,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 
-from remora.errors import InternalError
+from remora.errors import InternalError, RemoraError
 from remora.errors import from_dict as error_from
 from remora.images import GUEST_NEEDS, Image
 from remora.images.mirror import CARRIED
 from remora.images.steps import MirrorBase, from_dict
-from remora.resources import format_seconds
+from remora.resources import format_seconds, parse_memory
+from remora.settings import IMAGES_MOST
 from remora.wire import Fields
 
 from . import asking, within
@@ -27,6 +29,7 @@ from .fitting import Fitting
 from .records import Records, write_whole
 from .store import Store
 
+_LOG = logging.getLogger(__name__)
 Say = Callable[[str], None]
 """Gets a word on what a build is doing."""
 _PATIENCE = 5.0
@@ -42,6 +45,7 @@ class Images:
     def __init__(self, root: Path) -> None:
         """Keep store, records and logs below `root`."""
         self.root = root
+        self._tidying: asyncio.Task[None] | None = None
         self.farms = root / "farms"
         # every sandbox sees the folder of all farms, since it may be given more while it lives
         self.farms.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -110,6 +114,17 @@ class Images:
             return (await self._built(Image.from_dict(args["image"]), dict(args.get("environment", {})), say)).to_dict()
         return await asyncio.to_thread(asking.answer, self.root, op, args)
 
+    def _tidy(self) -> None:
+        """Keep the store within its size, now that it has grown; nobody waits for it."""
+        if self._tidying is None or self._tidying.done():
+            self._tidying = asyncio.get_running_loop().create_task(self._keep_small())
+
+    async def _keep_small(self) -> None:
+        try:
+            await asyncio.to_thread(asking.tidy, self.root, parse_memory(IMAGES_MOST.text, IMAGES_MOST.name))
+        except (RemoraError, OSError) as error:
+            _LOG.warning("the store of images was not made smaller: %s", error)
+
     def _farms_of(self, built: Built) -> list[Path]:
         return [self.farms / tree for tree in built.trees]
 
@@ -127,6 +142,7 @@ class Images:
             async for line in process.stdout:
                 told = json.loads(line)
                 if "built" in told:
+                    self._tidy()
                     return Built.from_dict(told["built"])
                 if "error" in told:
                     raise error_from(told["error"])
@@ -140,7 +156,7 @@ class Images:
 async def _builder(root: Path, environment: Mapping[str, str]) -> AsyncIterator[asyncio.subprocess.Process]:
     """Start the process that builds; it is gone, with all that it started, when this is left."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-P", "-m", "remora_provisioner.images.build", str(root)),
+        *(sys.executable, "-P", "-m", "remora_provisioner.images.build", str(root), str(os.getpid())),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         env=environment,

@@ -1,4 +1,4 @@
-"""The lock of a store: who adds or links holds it shared, who collects holds it alone.
+"""The lock of a store: who adds or links holds it shared, who collects holds it alone. And that of the builders' caches.
 
 Law: a thread may take it again while it has it, in whatever way, and then keeps what it has; so never ask for it alone while
 holding it shared.
@@ -46,3 +46,13 @@ class StoreLock:
         finally:
             self._mine.held = False
             os.close(descriptor)
+
+
+@contextlib.contextmanager
+def building(root: Path, *, alone: bool = False) -> Iterator[None]:
+    """Hold the lock of the caches, as one of several builders or, to empty them, alone: BlockingIOError if others have it."""
+    folder = root / "builds"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    with (folder / "caches.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB if alone else fcntl.LOCK_SH)
+        yield

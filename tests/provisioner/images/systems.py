@@ -5,6 +5,7 @@ Law: no judgement here; the sandbox is a real one.
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import socket
 from dataclasses import replace
@@ -42,16 +43,23 @@ class Door:
         """Open it on a port of this machine."""
         self._listening = socket.create_server(("127.0.0.1", 0))
         self._listening.settimeout(60)
-        self.knock = (
-            "python3 -c \"import socket; line = socket.create_connection(('127.0.0.1', "
-            f'{self._listening.getsockname()[1]})); line.recv(1)"'
-        )
+        self.port = int(self._listening.getsockname()[1])
+        self.host = f"127.0.0.1:{self.port}"
+        self.knock = f"python3 -c \"import socket; socket.create_connection(('127.0.0.1', {self.port})).recv(1)\""
 
     def wait(self) -> socket.socket:
         """Wait until somebody knocks and return the line."""
         line, _ = self._listening.accept()
         line.settimeout(20)
         return line
+
+    def forget(self) -> None:
+        """Send away who knocked before."""
+        self._listening.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                self._listening.accept()[0].close()
+        self._listening.settimeout(60)
 
     def close(self) -> None:
         """Close it."""

@@ -6,9 +6,7 @@ import base64
 import hashlib
 import json
 import os
-import select
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,7 +15,7 @@ from typing import Any
 
 import pytest
 from provisioner.images.wheels_by_hand import make_source, make_wheel
-from remora.errors import ImageFailed
+from remora.errors import ImageFailed, OptionError, StoreRefused
 from remora.images import Image
 from remora.images.steps import Part, PythonBase
 from remora_provisioner.images.build import resolver
@@ -28,12 +26,7 @@ from remora_provisioner.images.records import Records
 from remora_provisioner.images.store import Store
 
 BARE = Image(PythonBase(f"{sys.version_info[0]}.{sys.version_info[1]}"))
-HANGS = """
-import os, time
-open(os.environ["REACHED"], "w").close()
-while os.environ.get("HANG"):
-    time.sleep(0.05)
-import zipfile
+FAILS = """
 def build_wheel(folder, settings=None, metadata=None):
     raise RuntimeError("this package cannot be built here")
 """
@@ -108,18 +101,6 @@ def test_record_of_a_program_says_what_it_is(root: Path, wheels: Path) -> None:
     digest = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode()
     record = next((farm / built.site).glob("Upper*.dist-info/RECORD")).read_text()
     assert f"bin/upper,sha256={digest},{len(content)}" in record
-
-
-def test_the_same_image_is_found_without_uv(root: Path, wheels: Path, no_uv: Callable[[], None]) -> None:
-    """A second build starts no uv and says nothing."""
-    image = pip(BARE, wheels, "upper-one", "other<2")
-    assert find(image, root) is None
-    first = build(image, root, quiet)
-    no_uv()
-    heard: list[Progress] = []
-    assert build(image, root, heard.append) == find(image, root) == first
-    assert heard == []
-    assert Built.from_dict(json.loads(json.dumps(first.to_dict()))) == first
 
 
 def test_another_requirement_links_the_others_again(root: Path, wheels: Path) -> None:
@@ -210,10 +191,9 @@ def test_what_cannot_be_resolved_says_so_in_uvs_words(root: Path, wheels: Path) 
     assert Store(root).verify() == []
 
 
-def test_a_source_that_cannot_be_built_says_why(root: Path, wheels: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_source_that_cannot_be_built_says_why(root: Path, wheels: Path) -> None:
     """The words of a package's own build are in the error."""
-    monkeypatch.setenv("REACHED", str(wheels / "reached"))
-    make_source(wheels, "source", "1.0", HANGS)
+    make_source(wheels, "source", "1.0", FAILS)
     with pytest.raises(ImageFailed, match="this package cannot be built here"):
         build(pip(BARE, wheels, "source"), root, quiet)
     assert left(root) == []
@@ -230,6 +210,32 @@ def test_kinds_that_are_not_known_are_named(root: Path) -> None:
             build(Image(Odd()), root, quiet)
     finally:
         del Part.kinds["odd"]
+
+
+def test_a_digest_that_was_asked_for(root: Path, wheels: Path) -> None:
+    """A package with another digest than its requirement gives is refused, and so is a digest of another kind."""
+    own = hashlib.sha256((wheels / "lower-1.1-py3-none-any.whl").read_bytes()).hexdigest()
+    built = build(pip(BARE, wheels, f"lower==1.1 --hash=sha256:{'0' * 64} --hash=sha256:{own}"), root, quiet)
+    assert python(built, root, "import lower; lower.answer()") == "42"
+    with pytest.raises(StoreRefused, match=r"lower 1\.1 is not what the requirement asks for") as refused:
+        build(pip(BARE, wheels, f"Lower >= 1 --hash=sha256:{'0' * 64}"), root, quiet)
+    assert refused.value.reason == "wrong-digest"
+    with pytest.raises(OptionError, match="--hash=sha256:"):
+        build(pip(BARE, wheels, "lower --hash=md5:00"), root, quiet)
+    assert (left(root), Store(root).verify()) == ([], [])
+
+
+def test_a_wheel_that_is_not_what_its_lock_says(root: Path, wheels: Path) -> None:
+    """A step that is made again from its lock takes no other file for the one that it had."""
+    image = pip(BARE, wheels, "lower")
+    built = build(image, root, quiet)
+    shutil.rmtree(root / "uv-cache")
+    Store(root).remove_tree(built.trees[0])
+    make_wheel(wheels, "lower", "1.1", {"lower.py": "import evil\n"})
+    with pytest.raises(StoreRefused, match=r"lower.*is not what its index promised") as refused:
+        build(image, root, quiet)
+    assert refused.value.reason == "wrong-digest"
+    assert (left(root), Store(root).verify()) == ([], [])
 
 
 @pytest.fixture
@@ -345,19 +351,6 @@ def lines(process: subprocess.Popen[str]) -> list[dict[str, Any]]:
     return [json.loads(line) for line in output.splitlines()]
 
 
-@pytest.fixture
-def hanging(wheels: Path) -> tuple[Path, Callable[[], None]]:
-    """Make a package whose build hangs, in a folder with others, and what waits until a build is that far."""
-    os.mkfifo(wheels / "reached")
-    make_source(wheels, "source", "1.0", HANGS)
-
-    def reached() -> None:
-        with open(wheels / "reached", "rb") as pipe:
-            pipe.read()
-
-    return wheels, reached
-
-
 def test_a_process_tells_what_it_does(root: Path, wheels: Path) -> None:
     """Lines of progress, then what was built; an error is a line as well."""
     process = start(pip(BARE, wheels, "lower"), root)
@@ -368,65 +361,3 @@ def test_a_process_tells_what_it_does(root: Path, wheels: Path) -> None:
     failing = start(pip(BARE, wheels, "no-such-package"), root)
     assert lines(failing)[-1]["error"]["reason"] == "image-failed"
     assert failing.returncode == 1
-
-
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_a_build_that_is_killed_leaves_whole_steps(
-    root: Path, hanging: tuple[Path, Callable[[], None]], number: signal.Signals
-) -> None:
-    """A kill in the middle of a step: the steps below stay, and the next build clears what is half-made and succeeds."""
-    wheels, reached = hanging
-    image = pip(BARE, wheels, "lower")
-    process = start(pip(image, wheels, "source"), root, HANG="1", REACHED=str(wheels / "reached"))
-    reached()
-    process.send_signal(number)
-    process.communicate(timeout=20)
-    assert Records(root).get(image.keys[1]) is not None
-    built = build(pip(image, wheels, "other"), root, quiet)
-    assert len(built.trees) == 2
-    assert left(root) == []
-    assert Store(root).verify() == []
-
-
-def test_two_builds_at_once_are_one(root: Path, wheels: Path) -> None:
-    """Of builds of one image that begin together, one makes it and the others find it made."""
-    image = pip(BARE, wheels, "upper-one", "other")
-    said = [lines(process) for process in [start(image, root) for _ in range(3)]]
-    assert len({json.dumps(one[-1]) for one in said}) == 1
-    assert "built" in said[0][-1]
-    makers = [one for one in said if any(line.get("text", "").startswith("installing") for line in one)]
-    assert len(makers) == 1
-
-
-def test_the_second_build_waits_for_the_first(root: Path, hanging: tuple[Path, Callable[[], None]]) -> None:
-    """While a step is being made, another build of it says that it waits, and goes on when the first one has died."""
-    wheels, reached = hanging
-    image = pip(BARE, wheels, "source")
-    first = start(image, root, HANG="1", REACHED=str(wheels / "reached"))
-    reached()
-    second = start(image, root, REACHED="/dev/null")
-    assert second.stdout is not None
-    assert json.loads(second.stdout.readline())["stage"] == "wait"
-    first.kill()
-    first.communicate(timeout=20)
-    assert "cannot be built here" in lines(second)[-1]["error"]["message"]
-
-
-def test_a_build_ends_with_its_parent(root: Path, hanging: tuple[Path, Callable[[], None]]) -> None:
-    """When whoever started a build dies, the build goes, and with it the commands that it runs."""
-    wheels, reached = hanging
-    recipe = json.dumps(pip(BARE, wheels, "source").to_dict())
-    code = (
-        "import subprocess, sys\n"
-        f"p = subprocess.Popen([sys.executable, '-m', 'remora_provisioner.images.build', {str(root)!r}], stdin=subprocess.PIPE)\n"
-        "p.stdin.write(sys.argv[1].encode()); p.stdin.close(); print(p.pid, flush=True); p.wait()\n"
-    )
-    env = os.environ | {"HANG": "1", "REACHED": str(wheels / "reached")}
-    parent = subprocess.Popen([sys.executable, "-c", code, recipe], stdout=subprocess.PIPE, env=env)
-    reached()
-    assert parent.stdout is not None
-    builder = os.pidfd_open(int(parent.stdout.readline()))
-    parent.kill()
-    parent.communicate(timeout=20)
-    assert select.select([builder], [], [], 20)[0]
-    os.close(builder)

@@ -42,15 +42,6 @@ def test_a_debian_of_its_own(root: Path, tmp_path: Path) -> None:
     assert build(image, root, heard.append) == built and heard == []
 
 
-@debian
-@mmdebstrap
-def test_a_release_that_is_not_there(root: Path) -> None:
-    """The error has the words of mmdebstrap, and nothing is left."""
-    with pytest.raises(ImageFailed, match="there is such a release"):
-        build(Image.debian_slim(release="nosuchrelease"), root, quiet)
-    assert left(root) == []
-
-
 @needed
 def test_an_image_of_a_registry(root: Path, tmp_path: Path, registry: Registry) -> None:
     """Its layers lie over one another, its variables and folder count, steps come on top, and what is known is not read again."""

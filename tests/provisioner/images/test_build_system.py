@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 import signal
 import sys
 from collections.abc import Callable
@@ -25,7 +24,7 @@ from remora_provisioner.images.built import find
 from remora_provisioner.images.records import Records
 from remora_provisioner.images.store import Store
 
-from provisioner import disks, needs
+from provisioner import needs
 
 pytestmark = needs.namespaces
 BARE = Image(PythonBase(f"{sys.version_info[0]}.{sys.version_info[1]}"))
@@ -60,17 +59,6 @@ def test_packages_of_the_system(root: Path, tmp_path: Path, no_jail: Callable[[]
     heard: list[Progress] = []
     assert build(image, root, heard.append) == built
     assert heard == []
-
-
-@debian
-def test_a_package_that_is_not_there(root: Path) -> None:
-    """The error says so in apt's words and what to do; the log is kept."""
-    image = BARE.apt_install("no-such-package-anywhere")
-    with pytest.raises(ImageFailed, match="Unable to locate package no-such-package-anywhere") as failure:
-        build(image, root, quiet)
-    assert "correct the packages' names" in str(failure.value)
-    assert "Unable to locate" in (root / "logs" / f"{failure.value.facts['key']}.log").read_text()
-    assert left(root) == []
 
 
 @debian
@@ -189,21 +177,6 @@ def test_links_out_of_an_image_are_not_followed(root: Path, tmp_path: Path) -> N
 # ---- what goes wrong
 
 
-@needs.root
-def test_a_full_disk(root: Path, tmp_path: Path) -> None:
-    """The step fails and says why; with room the next build makes it."""
-    image = BARE.run_commands("mkdir /data; head -c 60000000 /dev/zero > /data/large")
-    place = tmp_path / "small"
-    with disks.tiny(place, 40_000) as make_room:
-        with pytest.raises(ImageFailed, match="No space left on device"):
-            build(image, place, quiet)
-        assert (left(place), Store(place).verify()) == ([], [])
-        make_room()
-        with pytest.raises(ImageFailed, match="No space left on device"):  # 60 MB, and once more for the store
-            build(image.run_commands("cp /data/large /data/other"), place, quiet)
-        assert len([record for record in Records(place).all() if record.layer]) == 1
-
-
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_a_build_that_is_killed(root: Path, door: Door, number: signal.Signals) -> None:
     """Everything that the command started dies with the build; steps below are kept, and the next build makes the rest."""
@@ -218,38 +191,6 @@ def test_a_build_that_is_killed(root: Path, door: Door, number: signal.Signals) 
     assert len([record for record in Records(root).all() if record.layer]) == 1
     built = build(lower.run_commands("mkdir /whole"), root, quiet)
     assert len(built.layers) == 2
-    assert (left(root), Store(root).verify()) == ([], [])
-
-
-def test_two_builds_at_once_are_one(root: Path, door: Door) -> None:
-    """While a step is made another build waits for it, and finds it made."""
-    image = BARE.run_commands(f"mkdir /once; {door.knock}")
-    first = start(image, root)
-    with door.wait() as line:
-        second = start(image, root)
-        assert second.stdout is not None
-        said = iter(second.stdout.readline, "")
-        assert any(json.loads(text)["stage"] == "wait" for text in said)
-        line.sendall(b"+")
-    assert lines(first)[-1]["built"] == lines(second)[-1]["built"]
-
-
-@debian
-def test_a_build_that_is_killed_while_packages_are_installed(root: Path, door: Door) -> None:
-    """The packages' programs die with it, nothing of them counts, and the next build installs them."""
-    hook = 'DPkg::Pre-Invoke {\\"/usr/local/bin/knock\\";};'
-    script = base64.b64encode(f"#!/bin/sh\n{door.knock}\n".encode()).decode()
-    lower = BARE.run_commands(
-        f"echo {script} | base64 -d >/usr/local/bin/knock && chmod +x /usr/local/bin/knock",
-        f'echo "{hook}" >/etc/apt/apt.conf.d/99knock',
-    )
-    process = start(lower.apt_install("hello"), root)
-    with door.wait() as line:
-        process.kill()
-        process.communicate(timeout=20)
-        assert line.recv(1) == b""
-    built = build(lower.run_commands("echo exit 0 >/usr/local/bin/knock").apt_install("hello"), root, quiet)
-    assert len(built.layers) == 3
     assert (left(root), Store(root).verify()) == ([], [])
 
 
@@ -289,11 +230,6 @@ def fetch(names: list[str], where: str) -> None:
         (folder / name).write_text(f"{name} by {lower.__name__}")
 
 
-def fail() -> None:
-    """Fail as code does."""
-    raise ValueError("these weights are not there")
-
-
 def test_a_function_prepares_an_image(root: Path, tmp_path: Path, no_jail: Callable[[], None]) -> None:
     """It is called once, with the packages of the steps below; what it made is there; another argument is another step."""
     wheels = tmp_path / "wheels"
@@ -306,10 +242,3 @@ def test_a_function_prepares_an_image(root: Path, tmp_path: Path, no_jail: Calla
     assert find(other, root) is None
     no_jail()
     assert build(image, root, quiet) == built
-
-
-def test_a_function_that_fails(root: Path) -> None:
-    """Its traceback is in the error, and nothing of it is kept."""
-    with pytest.raises(ImageFailed, match="these weights are not there"):
-        build(BARE.run_function(fail), root, quiet)
-    assert left(root) == []

@@ -45,6 +45,23 @@ def make_source(folder: Path, name: str, version: str, backend: str) -> Path:
     return source
 
 
+def backend(name: str, port: int) -> str:
+    """Return a module for `make_source` that builds an empty package; with KNOCK set it first waits at a door."""
+    return f"""
+import os, socket, zipfile
+TEXTS = {{"METADATA": "Metadata-Version: 2.1\\nName: {name}\\nVersion: 1.0\\n", "WHEEL": {_WHEEL!r}, "RECORD": ""}}
+def build_wheel(folder, settings=None, metadata=None):
+    if os.environ.get("KNOCK"):
+        socket.create_connection(("127.0.0.1", {port})).recv(1)
+    file = "{name}-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(os.path.join(folder, file), "w") as archive:
+        archive.writestr("{name}.py", "")
+        for path, text in TEXTS.items():
+            archive.writestr("{name}-1.0.dist-info/" + path, text)
+    return file
+"""
+
+
 def metadata(name: str, version: str, requires: Sequence[str]) -> str:
     """Return the METADATA of a package."""
     lines = [f"Requires-Dist: {one}" for one in requires]

@@ -1,4 +1,4 @@
-"""`python -m remora_provisioner.images.build ROOT`: the image as JSON on standard input, a line of JSON for whatever happens.
+"""`python -m remora_provisioner.images.build ROOT [PARENT]`: an image as JSON on standard input, lines of JSON for what happens.
 
 Lines: {"stage", "text", "step", "of", "seconds"} …, and at last {"built": …} or {"error": …}. Exit status 0 if it was built, 1 if
 not. Law: ends with its parent, and takes every command that it started along.
@@ -27,7 +27,7 @@ _PR_SET_PDEATHSIG = 1
 def main() -> int:
     """Build what standard input describes."""
     signal.signal(signal.SIGTERM, _leave)
-    _end_with_parent(os.getppid())
+    _end_with_parent(int(sys.argv[2]) if len(sys.argv) > 2 else os.getppid())  # which may have died while we started
     try:
         image = Image.from_dict(json.load(sys.stdin))
         built = build(image, Path(sys.argv[1]).absolute(), lambda progress: _write(asdict(progress)))

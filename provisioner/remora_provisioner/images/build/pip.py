@@ -9,6 +9,7 @@ from __future__ import annotations
 from remora.images.steps import Part, Pip
 
 from ..tree import Tree
+from . import pinned
 from .resolver import Resolver
 from .wheels import tree_of
 from .work import Made, Work
@@ -21,7 +22,9 @@ def install(work: Work, step: Part) -> Made:
     lock = work.task.lock
     if lock is None:
         work.say(f"looking for {', '.join(step.requirements[:5])}{' …' if len(step.requirements) > 5 else ''}")
-        lock = resolver.lock(step.requirements)
+        wanted, allowed = pinned.split(step.requirements)
+        lock = resolver.lock(wanted)
+        pinned.check(lock, allowed)
     if not lock:
         work.say("everything is installed already")
         return Made(Tree())

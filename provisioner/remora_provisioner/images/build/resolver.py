@@ -18,6 +18,7 @@ from remora.errors import ImageFailed
 from remora.images.steps import Pip
 
 from ..objects import object_name
+from . import pinned
 from .asked import Asked
 from .work import Work
 
@@ -69,7 +70,10 @@ class Resolver:
         """Run uv and return its standard output; raises ImageFailed with its own words."""
         cache = {"UV_CACHE_DIR": str(self.work.root / "uv-cache"), "UV_NO_PROGRESS": "1", "NO_COLOR": "1"}
         env = cache | _certificates() | {"UV_PYTHON_DOWNLOADS": "never", "UV_PREVIEW_FEATURES": "pylock"} | variables
-        return self.work.run([uv_binary(), *words], env, advice or "correct the requirements, or the index they come from")
+        try:
+            return self.work.run([uv_binary(), *words], env, advice or "correct the requirements, or the index they come from")
+        except ImageFailed as failure:
+            raise pinned.mismatch(str(failure.facts["log"])) or failure from None
 
     def pip(self, *words: str) -> str:
         """Run `uv pip` for the throw-away environment."""

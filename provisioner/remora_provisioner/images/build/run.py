@@ -22,6 +22,7 @@ from remora.images import Image
 from remora.images.steps import METADATA, MirrorBase, Part
 
 from ..built import Base, Built, Stack, keys_here, known_base, mirrored, resolve, whole
+from ..lock import building
 from ..records import Record, Records
 from ..store import Store
 from ..tree import Tree
@@ -48,7 +49,9 @@ class Progress:
 
 def build(image: Image, root: Path, say: Callable[[Progress], None]) -> Built:
     """Build an image, or find it built, in the store and records below `root`. Raises ImageFailed, StoreRefused."""
-    return Build(image, root, say).run()
+    making = Build(image, root, say)
+    with building(root):
+        return making.run()
 
 
 class Build:
