@@ -6,6 +6,7 @@ import json
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -220,18 +221,42 @@ def test_it_ends_with_the_build(
 
 
 def test_another_build_waits_for_it(kind: Kind, tmp_path: Path, archives: Path) -> None:
-    """While a step is being made, another build of it says that it waits, and finds it made."""
-    if not kind.lets_in:
-        pytest.skip("its builds cannot be stopped in the middle")
+    """While a step is being made, another build of it says that it waits, and finds it made, or makes it if that one dies."""
     root = with_archives(tmp_path / "images", archives)
-    image = kind.slow(LOWER)
-    first = start(image, root, **kind.variables())
-    with kind.door.wait() as line:
-        second = start(image, root, **kind.variables())
-        assert second.stdout is not None
-        assert any(json.loads(text)["stage"] == "wait" for text in second.stdout)
+    image, variables = kind.slow(LOWER), kind.variables()
+    kind.door.forget()
+    first = Ending(start(image, root, **variables), signal.SIGKILL)
+    line = held(kind, first, image)
+    second = start(image, root, **variables)
+    assert second.stdout is not None
+    assert any(json.loads(text)["stage"] == "wait" for text in second.stdout)
+    if kind.lets_in or line is None:
+        let_go(first, line)
+        assert lines(first.process)[-1]["built"] == lines(second)[-1]["built"]
+        return
+    first.end()
+    line.close()
+    kind.door.forget()
+    with kind.door.wait():
+        Ending(second, signal.SIGTERM).end()
+
+
+def held(kind: Kind, ending: Ending, image: Image) -> socket.socket | None:
+    """Wait until a build is in the middle of the step, and keep it there; return the line that it waits at, if it is one."""
+    if kind.name != "local":
+        return kind.door.wait()
+    ending.begun(len(image.steps))
+    ending.process.send_signal(signal.SIGSTOP)
+    return None
+
+
+def let_go(ending: Ending, line: socket.socket | None) -> None:
+    """Let a build go on that is held."""
+    if line is None:
+        ending.process.send_signal(signal.SIGCONT)
+        return
+    with line:
         line.sendall(b"+")
-    assert lines(first)[-1]["built"] == lines(second)[-1]["built"]
 
 
 @needs.root
