@@ -109,6 +109,7 @@ class Agent:
         await self.images.hold(sandbox, fitting)
         try:
             directory.mkdir(mode=0o700, parents=True)
+            self._caches.mkdir(mode=0o700, exist_ok=True)
             order, notices = self._order(sandbox, directory, spec, fitting, facts)
             view.lend_caches(directory / SCRATCH / "home", self._caches, order.host_id)
             order.save()

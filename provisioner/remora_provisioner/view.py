@@ -53,7 +53,7 @@ def lend_caches(home: Path, caches: Path, owner: int | None) -> None:
     if owner is not None:
         os.chown(place, owner, owner)
     for name in CACHES:
-        (caches / name).mkdir(mode=0o700, parents=True, exist_ok=True)
+        (caches / name).mkdir(mode=0o700, exist_ok=True)
         (place / name).symlink_to(caches / name)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -82,6 +83,61 @@ def test_pip_in_a_cell_is_remembered(notebook: Notebook, session: str):
     assert notebook.remote(f"{there}!pip install -q gamma", f"session={session}").ok
     assert notebook.run(f"%remote stop {session}").ok
     assert notebook.remote("import gamma; gamma.NAME", f"session={session}").result == "'gamma 1'"
+
+
+def test_packages_outlive_the_kernel(place: Place, shared: Notebook):
+    """A kernel that is started again has the packages of its sessions, asked for or installed; one that has ended leaves none."""
+    notebook = start(place)
+    try:
+        wheels = str(notebook.folder / "wheels")
+        install = f"import os; os.environ['PIP_FIND_LINKS'] = {wheels!r}\n%pip install -q gamma"
+        assert notebook.remote("import beta", "pip=beta").ok
+        assert notebook.remote(install).ok
+        assert notebook.remote("import alpha", "session=other pip='alpha<2'").ok
+        assert notebook.run("%remote stop").ok and notebook.run("%remote stop other").ok
+        notebook.manager.restart_kernel(now=True)
+        notebook.client.wait_for_ready(timeout=60)
+        assert notebook.run(f"import os; os.environ |= {{'UV_OFFLINE': '1', 'UV_FIND_LINKS': {wheels!r}}}").ok
+        assert notebook.remote("import beta, gamma; beta.NAME, gamma.NAME").result == "('beta 1', 'gamma 1')"
+        assert notebook.run("%remote stop").ok
+        notebook.manager.restart_kernel(now=False)
+        notebook.client.wait_for_ready(timeout=60)
+        assert notebook.remote("import alpha; alpha.NAME", "session=other").result == "'alpha 1'"
+        assert notebook.remote("import alpha", "session=other --fresh").reply["ename"] == "ModuleNotFoundError"
+        assert notebook.run("%remote stop other").ok
+        assert len([*(place.state / "kernels").iterdir()]) == 1
+    finally:
+        place.end(notebook)
+    assert not [*(place.state / "kernels").iterdir()]
+
+
+def test_the_notebooks_own_default(place: Place, shared: Notebook):
+    """What its metadata says holds for each cell, as if `%remote default` had said it; what is wrong there is told."""
+    wheels = place.root / "wheels-of-default"
+    make_wheel(wheels, "delta", "1.0", {"delta.py": "NAME = 'delta 1'\n"})
+    path = place.root / "mine.ipynb"
+    content: dict[str, object] = {"cells": [], "metadata": {"remora": {"default": "pip=delta env=WORD=x"}}}
+    path.write_text(json.dumps(content))
+    environment = {"JPY_SESSION_NAME": str(path), "UV_OFFLINE": "1", "UV_FIND_LINKS": str(wheels)}
+    notebook = place.start("remora", **environment)
+    try:
+        assert notebook.remote("import delta, os; delta.NAME, os.environ['WORD']").result == "('delta 1', 'x')"
+        assert 'pip="delta"' in notebook.run("%remote default").result
+        assert notebook.run("%remote stop").ok
+    finally:
+        place.end(notebook)
+    content["metadata"] = {"remora": {"default": {"memroy": "1GiB"}}}
+    path.write_text(json.dumps(content))
+    notebook = place.start("remora", **environment)
+    try:
+        assert "remora.default in the notebook's metadata: there is no option 'memroy'; did you mean memory?" in (
+            notebook.remote("1").error
+        )
+        assert notebook.run("%remote default none").ok
+        assert notebook.remote("1").result == "1"
+        assert notebook.run("%remote stop").ok
+    finally:
+        place.end(notebook)
 
 
 def test_a_script_block(notebook: Notebook, session: str):

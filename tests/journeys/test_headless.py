@@ -143,6 +143,19 @@ def test_a_remote_cell_in_it_opens_its_own_sandbox_which_ends_with_it(commands: 
     until(lambda: not living(commands), "the end of both sandboxes")
 
 
+def test_the_default_of_its_metadata_holds(commands: Commands) -> None:
+    """For the run itself, below what the command says, and for remote cells in it."""
+    show = "import os; os.environ['A']"
+    path = commands.notebook("d.ipynb", "%load_ext remora", show, f"%%remote\n{show}")
+    content = json.loads(path.read_text())
+    content["metadata"]["remora"] = {"default": {"env": {"A": "1"}}}
+    path.write_text(json.dumps(content))
+    for options, expected in (([], ["'1'", "'1'"]), (["--env", "A=2"], ["'2'", "'1'"])):
+        commands.run("run", "d.ipynb", "o.ipynb", *options)
+        assert [cell.outputs[0]["data"]["text/plain"] for cell in commands.read("o.ipynb").cells[1:]] == expected
+    until(lambda: not living(commands), "the end of all sandboxes")
+
+
 def test_the_inner_sandbox_does_not_outlive_an_outer_one_that_is_killed(commands: Commands) -> None:
     """When the notebook's sandbox is stopped, so is the one that its remote cell opened, and the cell is marked."""
     commands.gate()

@@ -78,11 +78,10 @@ places = [cache / name / 'model' for name in ('huggingface', 'torch', 'uv', 'pip
 other = cache / 'other'
 """
     write = "[place.write_text('kept') for place in [*places, other]]\nfound = True"
-    assert ask(notebook, code + write) is True
-    assert ask(notebook, f"{code}found = [place.read_text() for place in places] + [other.exists()]", "--fresh") == [
-        *["kept"] * 4,
-        False,
-    ]
+    read = "found = [place.read_text() if place.exists() else None for place in [*places, other]]"
+    assert ask(notebook, code + write, "session=first") is True
+    assert ask(notebook, code + read, "session=second") == [*["kept"] * 4, None]
+    assert notebook.run("%remote stop first").ok and notebook.run("%remote stop second").ok
 
 
 def test_folder_is_there_under_its_own_path(notebook: Notebook) -> None:

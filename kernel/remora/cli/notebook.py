@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from ..headless import document, kernels, parameters, running, starting
 from ..headless.console import Clock, Console
 from ..headless.job import Job
 from ..headless.paper import PAUSE, Paper
+from ..jupyter.kept import NAMED, default_of
 from ..options import CellOptions
 
 _LEVELS = {"NOTSET": 0, "DEBUG": 10, "INFO": 20, "WARNING": 30, "ERROR": 40, "CRITICAL": 50}
@@ -117,13 +119,19 @@ def _wish(notebook: document.Notebook, source: str, chosen: CellOptions, given: 
     asked = given["kernel"]
     name = asked or notebook.metadata.get("kernelspec", {}).get("name")
     return starting.Wish(
-        place=kernels.place(name, asked is not None),
-        options=chosen,
+        place=_named(kernels.place(name, asked is not None), source),
+        options=chosen.over(default_of(notebook.metadata)),
         folder=_folder(source, given["cwd"]),
         name="standard input" if source == "-" else Path(source).name,
         cell_limit=given["execution_timeout"],
         start_limit=given["start_timeout"],
     )
+
+
+def _named(place: kernels.Place, source: str) -> kernels.Place:
+    """Let cells know the notebook's path as Jupyter tells it."""
+    path = () if source == "-" else ((NAMED, os.path.abspath(source)),)
+    return replace(place, environment=(*path, *place.environment))
 
 
 def _folder(source: str, cwd: str | None) -> str:

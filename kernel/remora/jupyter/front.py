@@ -38,6 +38,10 @@ class Front(ABC):
         inside = f"{settings.SANDBOX.text}/" if settings.SANDBOX.text else ""
         self.kernel = f"{inside}{os.getpid()}-{uuid.uuid4().hex[:8]}"
 
+    def restarts_as(self) -> str:
+        """Return a name that a restarted kernel has in common with this one; empty where nothing restarts it."""
+        return ""
+
     @abstractmethod
     def parent(self) -> Fields:
         """Return the message that is being executed, `{}` if there is none."""

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import sys
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
 
+from ipykernel.connect import get_connection_file
 from ipykernel.iostream import OutStream
 from ipykernel.ipkernel import IPythonKernel
 
@@ -35,6 +37,13 @@ class IpykernelFront(Front):
     def answer_for(self, remote: Remote) -> None:
         """Let the kernel know remote names, put figures into replies, and end its sandboxes with itself."""
         self._answers = Answers(self._kernel, remote)
+
+    def restarts_as(self) -> str:
+        """Return the name of the connection file."""
+        try:
+            return Path(get_connection_file()).stem
+        except RuntimeError:  # a kernel inside another program
+            return ""
 
     def parent(self) -> Fields:
         """Return the request that is being executed."""

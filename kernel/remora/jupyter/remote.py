@@ -21,6 +21,7 @@ from . import commands, header, options, variables
 from .cells import CellRun
 from .detached import ABSENT, Background, DetachedRun, attach
 from .front import Front
+from .kept import Kept, default_here
 from .options import CellOptions
 from .progress import Bundle, CancelButton, Final, Progress, StatusLine, cancel_widget, text
 from .relay import Relay
@@ -38,11 +39,22 @@ class Remote:
     def __init__(self, shell: Any, front: Front) -> None:
         """Take over the shell's remote cells."""
         self.shell, self.front = shell, front
-        self.sessions = Sessions(front.kernel, clients.client)
-        self.defaults = CellOptions()
+        self.sessions = Sessions(front.kernel, clients.client, Kept(front.restarts_as()))
+        self._defaults: CellOptions | None = None
         self.transformer = header.CellTransformer()
         self._settled: list[DetachedRun] = []
         self._figures: Fields = {}
+
+    @property
+    def defaults(self) -> CellOptions:
+        """Return what lines of options stand on; at first what the notebook's metadata says. OptionError if that is wrong."""
+        if self._defaults is None:
+            self._defaults = default_here()
+        return self._defaults
+
+    @defaults.setter
+    def defaults(self, defaults: CellOptions) -> None:
+        self._defaults = defaults
 
     # -- cells
 
@@ -71,6 +83,7 @@ class Remote:
             progress.finish(Final.DONE)
             return None
         finally:
+            self.sessions.keep()
             self._figures = progress.figures | {"run": run.run, "sandbox": session.sandbox}
 
     def take_figures(self) -> Fields:

@@ -19,6 +19,7 @@ from ..sync.handles import lives_in
 from ..sync.ledger import Ledger
 from ..sync.names import hidden
 from ..wire import Fields, FindSandbox, LeaveKernel, OpenSession, SandboxId, StopSandboxes
+from .kept import Kept
 from .options import CellOptions
 
 Wait = Callable[[Callable[[Callable[[str, str], None]], Coroutine[Any, Any, Fields]]], Fields]
@@ -78,9 +79,12 @@ class Session:
 class Sessions:
     """All sessions of one kernel."""
 
-    def __init__(self, kernel: str, client: Callable[[], Client]) -> None:
-        """Keep the sessions of the kernel of this name."""
+    def __init__(self, kernel: str, client: Callable[[], Client], kept: Kept) -> None:
+        """Have the sessions of the kernel of this name; `kept` has their packages beyond a restart."""
         self.kernel = kernel
+        self._kept = kept
+        self._earlier: dict[str, Image] | None = None
+        self._saved: dict[str, Image] = {}
         self.named: dict[str, Session] = {}
         self._client = client
         self._mirror: Image | None = None
@@ -94,8 +98,19 @@ class Sessions:
         """Return what a sandbox for these options has: what the session has by now, and what is asked for more."""
         if self._mirror is None:
             self._mirror = Image.mirror()
+        if self._earlier is None:
+            self._earlier = self._saved = self._kept.load()
         wanted = specs.recipe(options, self._mirror)
-        return wanted if session.image is None or options.fresh else specs.grown(session.image, wanted)
+        before = session.image or self._earlier.get(session.name)
+        return wanted if before is None or options.fresh else specs.grown(before, wanted)
+
+    def keep(self) -> None:
+        """Keep what the sessions have for a kernel that is started again, if that has changed."""
+        earlier = {name: image for name, image in (self._earlier or {}).items() if name not in self.named}
+        images = earlier | {one.name: one.image for one in self.named.values() if one.image is not None and one.image.steps}
+        if images != self._saved:
+            self._saved = images
+            self._kept.save(images)
 
     def ensure(self, session: Session, options: CellOptions, tell: Callable[[str], None], wait: Wait) -> Connection:
         """Return the connection to the session's sandbox, opened or given more if need be; lines for the user go to `tell`."""
@@ -191,6 +206,7 @@ class Sessions:
 
     def leave(self) -> None:
         """Let this kernel's sandboxes end: it ends for good."""
+        self._kept.forget()
         if self._used:
             client = self._client()
             client.run(client.tell(LeaveKernel(self.kernel)))
