@@ -16,8 +16,8 @@ import time
 from pathlib import Path
 from typing import TextIO
 
+from remora import streams
 from remora.errors import RemoraError
-from remora.launch import serves
 
 from .service import Service
 
@@ -31,7 +31,7 @@ def main() -> int:
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.INFO)
     with (directory / "lock").open("w") as lock:
         while not _locked(lock):
-            if serves(directory / "socket"):
+            if _serves(directory / "socket"):
                 _say("ready")
                 return 0
             time.sleep(_AGAIN)
@@ -41,6 +41,14 @@ def main() -> int:
             _say(f"error {error}")
             return 1
     return 0
+
+
+def _serves(path: Path) -> bool:
+    try:
+        streams.dial(path).close()
+    except OSError:
+        return False
+    return True
 
 
 def _locked(lock: TextIO) -> bool:

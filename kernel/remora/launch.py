@@ -41,19 +41,18 @@ def ensure_backend() -> None:
 
     Raises StateError when the state directory cannot be used, BackendError when the backend does not come up.
     """
-    if settings.UPLINK.text or serves(backend_socket()):
+    if settings.UPLINK.text or _serves():
         return
     directory = _make(backend_directory())
     with (directory / "start.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not serves(backend_socket()):
+        if not _serves():
             _start(directory)
 
 
-def serves(path: Path) -> bool:
-    """Say whether a backend listens at the socket."""
+def _serves() -> bool:
     try:
-        streams.dial(path).close()
+        streams.dial(backend_socket()).close()
     except OSError:
         return False
     return True

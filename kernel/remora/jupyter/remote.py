@@ -54,6 +54,7 @@ class Remote:
 
     @defaults.setter
     def defaults(self, defaults: CellOptions) -> None:
+        """Take what `%remote default` says in its place."""
         self._defaults = defaults
 
     # -- cells
