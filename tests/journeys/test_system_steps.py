@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 from journeys.driving import Notebook, Place
-from provisioner.images.systems import debian
+from provisioner.images.systems import debian, mmdebstrap
 
 from provisioner import needs
 
@@ -51,3 +51,20 @@ def test_another_system_is_another_sandbox(notebook: Notebook, session: str) -> 
         f"from remora.client import client as c; from remora.wire import StopSandboxes as S; c().run(c().request(S([{old!r}])))"
     )
     assert notebook.run(stop).ok
+
+
+@mmdebstrap
+def test_a_system_of_its_own(notebook: Notebook, session: str) -> None:
+    """A Debian with its own Python: variables and files go both ways, its packages grow, nothing of the machine's is seen."""
+    line = f"session={session} image={{remora.Image.debian_slim()}}"
+    code = "import os, platform, sys\nx.append(os.path.exists('/usr/bin/git'))\nopen('from-debian', 'w').close()\nsys.executable"
+    assert notebook.run("import remora; x = [1]").ok
+    ran = notebook.remote(code, line, timeout=240)
+    if not ran.ok and "Failed to fetch" in ran.error:
+        pytest.skip("needs a package index, and none can be reached")
+    assert ran.ok, ran.error
+    assert notebook.run("x").result == "[1, False]"
+    assert (notebook.folder / "from-debian").exists()
+    assert notebook.remote("sorted(x), platform.freedesktop_os_release()['ID']", line).result == "([False, 1], 'debian')"
+    more = line.replace("debian_slim()", "debian_slim().pip_install('six')")
+    assert notebook.remote("import six; six.__name__, len(x)", more, timeout=120).result == "('six', 2)"

@@ -15,7 +15,7 @@ from typing import ClassVar
 import pytest
 from provisioner.images.containers import Registry, layer, python_layer
 from provisioner.images.containers import needed as containers_needed
-from provisioner.images.systems import Door, debian, look
+from provisioner.images.systems import Door, debian, look, mmdebstrap
 from provisioner.images.test_build import BARE, pip, python
 from provisioner.images.wheels_by_hand import backend, make_source, make_wheel
 from remora.images import Image
@@ -380,7 +380,7 @@ class DebianKind(Base):
     """A Debian of its own."""
 
     name = "debian"
-    marks = (debian, pytest.mark.skipif(shutil.which("mmdebstrap") is None, reason="needs Debian: the package mmdebstrap"))
+    marks = (debian, mmdebstrap)
     says = "there is such a release"
     look = "grep -q bookworm /etc/os-release && echo made"
 

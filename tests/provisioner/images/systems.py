@@ -17,6 +17,7 @@ from remora_provisioner.images.store import Store
 from remora_provisioner.jails.bubblewrap import Bubblewrap
 from remora_provisioner.testing.visits import Visit, make_plan
 
+mmdebstrap = pytest.mark.skipif(shutil.which("mmdebstrap") is None, reason="needs Debian: the package mmdebstrap")
 debian = pytest.mark.skipif(shutil.which("apt-get") is None, reason="needs Debian: apt-get is what is tested")
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from provisioner.images.containers import Registry, layer, needed, python_layer
-from provisioner.images.systems import debian, look
+from provisioner.images.systems import debian, look, mmdebstrap
 from provisioner.images.test_build import left, pip, quiet
 from provisioner.images.wheels_by_hand import make_wheel
 from remora.errors import ImageFailed, StoreRefused
@@ -21,7 +21,6 @@ from remora_provisioner.images.tree import File, Link, Tree
 from provisioner import needs
 
 pytestmark = needs.namespaces
-mmdebstrap = pytest.mark.skipif(shutil.which("mmdebstrap") is None, reason="needs Debian: the package mmdebstrap")
 buildah = pytest.mark.skipif(shutil.which("buildah") is None, reason="needs Debian: the package buildah")
 A = "a" * 64
 
