@@ -52,12 +52,15 @@ class CallDesk:
         self._scheduler = plan.Scheduler(float(os.cpu_count() or 1), new_sandbox)
         self._specs: dict[str, SandboxSpec] = {}
         self._followers: dict[RunId, set[Follower]] = {}
-        self._known: set[RunId] = set()
+        self._known: dict[RunId, str] = {}
+        """Calls that have not ended, with their pools."""
         self._handed: dict[RunId, SandboxId] = {}
         self._inputs: dict[RunId, StartRun] = {}
         self._pool: set[SandboxId] = set()
         self._timers = Timers()
-        self._hearing: dict[RunId, tuple[str, Hear]] = {}
+        self._hearing: dict[RunId, Hear] = {}
+        self._openings: dict[SandboxId, tuple[str, Opening]] = {}
+        self._given_up: set[SandboxId] = set()
 
     # -- taking calls
 
@@ -85,7 +88,7 @@ class CallDesk:
         self._fleet.run_changed(None, run, RunState.QUEUED.value, facts)
         if sum(map(len, pieces)) <= _SMALL:
             self._inputs[run] = start
-        self._hearing[run] = (key, hear)
+        self._hearing[run] = hear
         self._enqueue(run, key, request.body.get("within"))
         await asyncio.wrap_future(self._fleet.store.written())
 
@@ -97,7 +100,7 @@ class CallDesk:
         return key
 
     def _enqueue(self, run: RunId, key: str, within: str | None) -> None:
-        self._known.add(run)
+        self._known[run] = key
         cores = self._specs[key].resources.cpu or 1.0
         self.happened(plan.CallQueued(run, key, cores, RunId(within) if within else None))
 
@@ -134,16 +137,28 @@ class CallDesk:
 
     async def _open(self, key: str, sandbox: SandboxId) -> None:
         self._pool.add(sandbox)
+        opening = Opening(lambda words: self._say(key, words))
+        self._openings[sandbox] = (key, opening)
         try:
             owner = {"pool": key[:12], "spec": self._specs[key].to_dict()}
-            await self._fleet.open_sandbox(sandbox, self._specs[key], owner, Opening(lambda words: self._say(key, words)))
+            await self._fleet.open_sandbox(sandbox, self._specs[key], owner, opening)
         except RemoraError:
             return  # the fleet has noted the sandbox's end, and the scheduler heard of it
+        finally:
+            del self._openings[sandbox]
+            self._given_up.discard(sandbox)
 
     def _say(self, key: str, words: str) -> None:
-        for pool, hear in self._hearing.values():
-            if pool == key:
+        for run, hear in self._hearing.items():
+            if self._known.get(run) == key:
                 hear(words)
+
+    def _give_up_builds(self, key: str) -> None:
+        """End what is being built for a pool that has no calls any more."""
+        for sandbox, (pool, opening) in self._openings.items():
+            if pool == key and key not in self._known.values():
+                self._given_up.add(sandbox)
+                opening.give_up()
 
     async def _assign(self, run: RunId, sandbox: SandboxId) -> None:
         if run not in self._known:
@@ -199,7 +214,9 @@ class CallDesk:
             self.happened(plan.SandboxReady(sandbox))
         elif state == SandboxState.ENDED.value:
             self._pool.discard(sandbox)
-            self.happened(plan.SandboxGone(sandbox, started=before != SandboxState.STARTING.value))
+            # one that was given up is no sign that the next one will not start
+            started = before != SandboxState.STARTING.value or sandbox in self._given_up
+            self.happened(plan.SandboxGone(sandbox, started))
 
     def _retire_stranger(self, sandbox: SandboxId, state: str) -> None:
         """End a pool's sandbox that was made before the backend was away, once it has done its call."""
@@ -213,9 +230,10 @@ class CallDesk:
         self._handed.pop(run, None)
         self._inputs.pop(run, None)
         self._hearing.pop(run, None)
-        if run in self._known:
-            self._known.discard(run)
+        key = self._known.pop(run, None)
+        if key is not None:
             self.happened(plan.CallEnded(run))
+            self._give_up_builds(key)
 
     def recorded(self, record: Record) -> None:
         """Pass on an entry of a call's log."""

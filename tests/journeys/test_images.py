@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 import sys
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ import remora
 from journeys.calling import backend, calling
 from journeys.commands import Commands, until
 from journeys.driving import Place
+from provisioner.images.systems import Door
 from provisioner.images.wheels_by_hand import make_wheel
 from remora.errors import ImageFailed, OptionError
 
@@ -70,6 +72,28 @@ def test_functions_with_packages(warm: Place, capfd: pytest.CaptureFixture[str])
     assert remora.function(image=newer)(greeting).remote() == "hello"
     with pytest.raises(ModuleNotFoundError):
         remora.function(name_of).remote("alpha")
+
+
+@needs.namespaces
+def test_a_build_that_nobody_waits_for_ends(warm: Place) -> None:
+    """When its last call is cancelled while its image is built, the build ends, and the next call has it built again."""
+    door = Door()
+    try:
+        image = remora.Image.mirror().run_commands(f"{door.knock}; mkdir /made")
+        there = remora.function(image=image)(os.path.exists)
+        calls = [there.spawn("/made"), there.spawn("/made")]
+        with door.wait() as line:
+            calls[0].cancel()
+            with pytest.raises(TimeoutError):
+                calls[1].get(timeout=1)
+            calls[1].cancel()
+            assert line.recv(1) == b""
+        again = there.spawn("/made")
+        with door.wait() as line:
+            line.sendall(b"+")
+        assert again.get(timeout=60) is True
+    finally:
+        door.close()
 
 
 def test_the_first_use_says_which_files_it_opened(commands: Commands) -> None:
