@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
+import subprocess
 import sys
+import sysconfig
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from journeys.commands import until
@@ -135,6 +139,33 @@ def test_the_notebooks_own_default(place: Place, shared: Notebook):
         )
         assert notebook.run("%remote default none").ok
         assert notebook.remote("1").result == "1"
+        assert notebook.run("%remote stop").ok
+    finally:
+        place.end(notebook)
+
+
+def test_an_environment_that_is_no_venv(place: Place, shared: Notebook):
+    """One that has a whole Python of its own, as conda makes them: its packages are there, under its own paths, read-only."""
+    prefix, stdlib = place.root / "miniconda3" / "envs" / "science", Path(sysconfig.get_path("stdlib"))
+    python = prefix / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    shutil.copy2(os.path.realpath(sys.executable), python.with_name(stdlib.name))
+    python.symlink_to(stdlib.name)
+    left_out = shutil.ignore_patterns("test", "idlelib", "*-packages", "config-*", "__pycache__")
+    shutil.copytree(stdlib, prefix / "lib" / stdlib.name, symlinks=True, ignore=left_out)
+    (prefix / "conda-meta").mkdir()
+    asked = [python, "-I", "-c", "import site; print(site.getsitepackages()[0])"]
+    site = Path(subprocess.run(asked, check=True, capture_output=True, text=True).stdout.strip())
+    assert site.is_relative_to(prefix)
+    shutil.copytree(sysconfig.get_path("purelib"), site, ignore=shutil.ignore_patterns("__pycache__"))
+    (site / "only_there.py").write_text("NAME = 'in conda'\n")
+    place.add_kernel("science", str(python))
+    notebook = place.start("science", CONDA_PREFIX=str(prefix))
+    try:
+        assert notebook.run("%load_ext remora").ok
+        ran = notebook.remote("import only_there, sys\nprint(only_there.NAME, only_there.__file__, sys.base_prefix)")
+        assert ran.stdout == f"in conda {site / 'only_there.py'} {prefix}\n"
+        assert notebook.remote("open(only_there.__file__, 'a')").reply["ename"] == "OSError"
         assert notebook.run("%remote stop").ok
     finally:
         place.end(notebook)
