@@ -17,7 +17,7 @@ from .giving import is_path
 from .images import Image
 from .images.steps import Apt, check_name, check_version
 from .resources import parse_gpu, parse_seconds
-from .vault import check_name
+from .vault import check_name as check_secret
 
 Read = Callable[[object], object]
 
@@ -155,7 +155,7 @@ def secrets(value: object) -> tuple[str, ...]:
         if "," in word or "\0" in word:
             raise OptionError("secret: the path of a .env file cannot have a comma in it; rename the file")
         if not is_path(word):
-            check_name(word)
+            check_secret(word)
     return found
 
 

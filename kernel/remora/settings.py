@@ -81,20 +81,20 @@ def state_directory() -> Path:
     """Return the state directory's path; it need not exist."""
     if STATE_DIRECTORY.text:
         return Path(STATE_DIRECTORY.text).expanduser().absolute()
-    return _users("XDG_STATE_HOME", ".local/state") / "remora"
+    return _users_folder("XDG_STATE_HOME", ".local/state")
 
 
 def key_file() -> Path:
     """Return the path of the key of the secrets; it need not exist."""
     if KEY_FILE.text:
         return Path(KEY_FILE.text).expanduser().absolute()
-    return _users("XDG_CONFIG_HOME", ".config") / "remora" / "secrets.key"
+    return _users_folder("XDG_CONFIG_HOME", ".config") / "secrets.key"
 
 
-def _users(variable: str, otherwise: str) -> Path:
-    """Return a folder of this user's, which a variable of the desktop's standard may name."""
+def _users_folder(variable: str, otherwise: str) -> Path:
+    """Return our folder in one of this user's, which a variable of the desktop's standard may name."""
     named = os.environ.get(variable)
     try:
-        return Path(named) if named else Path.home() / otherwise
+        return (Path(named) if named else Path.home() / otherwise) / "remora"
     except RuntimeError:  # a user without a home directory
         return Path(tempfile.gettempdir()) / f"remora-{os.getuid()}"

@@ -70,7 +70,7 @@ class Inside(Message):
 class OpenSession(Request):
     """Give me the sandbox of this kernel's session, made by `spec` if there is none; its stages come as Stage with this `ask`.
 
-    It adopts the living `sandbox`, whoever opened that; `instead_of` did not answer. `secrets` (`giving.for_spec`) are handed on and
+    It adopts the living `sandbox`, whoever opened that; `instead_of` did not answer. `secrets` (`giving`) are handed on and
     forgotten. Answer: its facts with `endpoint`, `notices` for the user, and whether it is `new`.
     """
 

@@ -1,7 +1,7 @@
 """Secrets in output: every spelling of a value that a sandbox was given becomes `***` before anything is written down.
 
-Law: the one place where output is masked, in the supervisor, outside of the sandbox; whatever code inside does to its own streams, it
-comes through here. What is not recognised is said in docs/how-to/secrets.md. A sandbox without secrets pays nothing.
+Law: the one place where output is masked, in the supervisor, outside of the sandbox; whatever code inside does to its own
+streams, it comes through here. What is not recognised is said in docs/how-to/secrets.md. A sandbox without secrets pays nothing.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The process around a supervisor: `python -m remora_provisioner.supervise DIRECTORY [FD]`.
 
-FD is the connection to the agent that started it; standard input has the secrets, as JSON. The process is its own session, so that nothing done to the processes
-above reaches it; orphans of its sandbox become its children, so that none escapes.
+FD is the connection to the agent that started it; standard input has the secrets, as JSON. The process is its own session, so
+that nothing done to the processes above reaches it; orphans of its sandbox become its children, so that none escapes.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A living sandbox is given more packages and secrets: its image's new folders are put on the path, where they come before the old ones.
+"""A living sandbox is given more: secrets, and packages, whose folders are put on the path before the old ones.
 
 Law: what is imported by now stays as it is; whoever asks is told which packages that concerns.
 """

@@ -50,7 +50,7 @@ class Outcome:
         }
 
     def keep(self, encoded: Encoded, namespace: Fields) -> None:
-        """Take variables to bring home: at once, or away when they are large or hold a secret; those that cannot travel are described."""
+        """Take variables to bring home: at once, or away if large or with a secret; those that cannot travel are described."""
         self.remote = describe(encoded, namespace)
         if encoded.nbytes > AWAY or kept.found_in(encoded):
             self.away = encoded.names
