@@ -33,7 +33,7 @@ class Insider:
         Secrets are the user's to give, not the code's: a spec that names some is refused.
         """
         if spec.secrets:
-            raise Refused("code in a sandbox has no secrets to give; hand values on as arguments or by env=")
+            raise Refused("code in this sandbox has no secrets to give; hand values on as arguments or by env=")
         parent = self._fleet.sandboxes[self.sandbox]["spec"]["image"]
         spec = replace(spec, image=within.admit(spec.image, parent))
         await self._fleet.agent.require_within(self.sandbox, spec, opening)

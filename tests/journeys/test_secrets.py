@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -16,7 +16,7 @@ import pytest
 import remora
 from journeys.calling import backend, calling, warm_up
 from journeys.commands import Commands, until
-from journeys.driving import Notebook, Place
+from journeys.driving import Notebook, Place, Ran
 from provisioner.images.containers import Registry, needed, python_layer
 from remora.client import client
 from remora.errors import ImageFailed, OptionError, RunEnded
@@ -57,15 +57,22 @@ def mine(place: Place) -> None:
     tell(place, "theirs", "--from-dotenv", str(place.root / "x.env"))
 
 
-def test_a_cell_has_it_and_nothing_shows_it(place: Place, notebook: Notebook) -> None:
-    """Code has the value; what it prints, displays, raises and takes half a minute to print shows stars; nothing else has it."""
+@pytest.fixture
+def cells(notebook: Notebook) -> Iterator[Callable[..., Ran]]:
+    """Give what runs a cell in a session of the test's own."""
+    yield lambda code, line="": notebook.remote(code, f"session=own {line}")
+    assert notebook.run("%remote stop own").ok
+
+
+def test_a_cell_has_it_and_nothing_shows_it(place: Place, notebook: Notebook, cells: Callable[..., Ran]) -> None:
+    """Code has the value; what it prints, displays, raises and prints in two pieces shows stars; nothing else has it."""
     begin = "import os, sys, subprocess, time\nt = os.environ['TOKEN']\n"
-    ran = notebook.remote(f"{begin}print(len(t), t)\nsubprocess.run(['sh', '-c', 'echo $TOKEN >&2'])\n[t]", "--fresh secret=mine")
+    ran = cells(f"{begin}print(len(t), t)\nsubprocess.run(['sh', '-c', 'echo $TOKEN >&2'])\n[t]", "secret=mine")
     assert (ran.stdout, ran.stderr, ran.result) == (f"{len(VALUE)} ***\n", "***\n", "['***']")
     cut = "sys.stdout.write('<' + t[:5])\nsys.stdout.flush()\ntime.sleep(0.3)\nsys.stdout.write(t[5:] + '>' + t[:3])"
-    ran = notebook.remote(cut)
+    ran = cells(cut)
     assert ran.stdout == f"<***>{VALUE[:3]}"
-    ran = notebook.remote("from IPython.display import display, HTML\ndisplay(HTML(t), {'a': t})\nraise RuntimeError(t)")
+    ran = cells("from IPython.display import display, HTML\ndisplay(HTML(t), {'a': t})\nraise RuntimeError(t)")
     assert "***" in ran.error and not ran.ok
     assert VALUE not in json.dumps(notebook.seen, default=str) and json.dumps(VALUE)[1:-1] not in json.dumps(
         notebook.seen, default=str
@@ -73,46 +80,34 @@ def test_a_cell_has_it_and_nothing_shows_it(place: Place, notebook: Notebook) ->
     assert traces(place, VALUE) == []
 
 
-def test_a_variable_comes_home_beside_the_log(place: Place, notebook: Notebook) -> None:
+def test_a_variable_comes_home_beside_the_log(place: Place, notebook: Notebook, cells: Callable[..., Ran]) -> None:
     """A variable with the value is the same here, and no log has it."""
-    assert notebook.remote("import os\nkept = {'token': os.environ['TOKEN']}", "secret=mine").ok
+    assert cells("import os\nkept = {'token': os.environ['TOKEN']}", "secret=mine").ok
     assert notebook.run("print(kept)").stdout == f"{ {'token': VALUE} }\n"
     assert traces(place, VALUE) == []
 
 
-def test_another_secret_for_a_living_sandbox(place: Place, notebook: Notebook) -> None:
+def test_another_secret_for_a_living_sandbox(place: Place, notebook: Notebook, cells: Callable[..., Ran]) -> None:
     """It is given from then on, and masked; the variables stay; so does a value that was set anew; a file is read as it is."""
     look = "import os\nprint(x, [len(os.environ.get(n, '')) for n in ('TOKEN', 'OTHER', 'THIRD')], os.environ.get('OTHER'))"
-    assert notebook.remote("x = 1", "--fresh secret=mine").ok
-    assert notebook.remote(look).stdout == f"1 [{len(VALUE)}, 0, 0] None\n"
-    assert notebook.remote(look, "secret=theirs").stdout == f"1 [{len(VALUE)}, {len(OTHER)}, 0] ***\n"
+    assert cells("x = 1", "secret=mine").ok
+    assert cells(look).stdout == f"1 [{len(VALUE)}, 0, 0] None\n"
+    assert cells(look, "secret=theirs").stdout == f"1 [{len(VALUE)}, {len(OTHER)}, 0] ***\n"
     (notebook.folder / ".env").write_text("THIRD=of-the-file\n")
-    assert notebook.remote(look + "\nprint(os.environ['THIRD'])", "secret=mine,.env").stdout.endswith(", 11] ***\n***\n")
+    assert cells(look + "\nprint(os.environ['THIRD'])", "secret=mine,.env").stdout.endswith(", 11] ***\n***\n")
     tell(place, "mine", "TOKEN", text="a-new-one")
-    assert notebook.remote("print(len(os.environ['TOKEN']), os.environ['TOKEN'])").stdout == "9 ***\n"
+    assert cells("print(len(os.environ['TOKEN']), os.environ['TOKEN'])").stdout == "9 ***\n"
     tell(place, "mine", "TOKEN", text=VALUE)
     assert traces(place, VALUE, OTHER, "a-new-one") == []
 
 
-def test_a_new_sandbox_gets_them_again(place: Place, notebook: Notebook) -> None:
+def test_a_new_sandbox_gets_them_again(place: Place, notebook: Notebook, cells: Callable[..., Ran]) -> None:
     """When its sandbox has died, the session's next one has what the last line named; another session has nothing."""
-    assert notebook.remote("import os", "secret=mine").ok
-    ran = notebook.remote("os.kill(os.getpid(), 9)")
+    assert cells("import os", "secret=mine").ok
+    ran = cells("os.kill(os.getpid(), 9)")
     assert "crashed" in ran.error
-    assert notebook.remote("import os\nprint(len(os.environ['TOKEN']))").stdout == f"{len(VALUE)}\n"
-    assert notebook.remote("import os\nprint('TOKEN' in os.environ)", "session=empty").stdout == "False\n"
-    assert notebook.run("%remote stop empty").ok
-
-
-@pytest.mark.parametrize("jail", ["landlock", "process"])
-def test_in_weaker_jails(place: Place, notebook: Notebook, jail: str) -> None:
-    """There, too, the value is in the environment, and in no file or command line."""
-    line = f"session={jail} jail={jail} secret=mine"
-    assert (
-        notebook.remote("import os\nprint(len(os.environ['TOKEN']), os.environ['TOKEN'])", line).stdout == f"{len(VALUE)} ***\n"
-    )
-    assert traces(place, VALUE) == []
-    assert notebook.run(f"%remote stop {jail}").ok
+    assert cells("import os\nprint(len(os.environ['TOKEN']))").stdout == f"{len(VALUE)}\n"
+    assert notebook.remote("import os\nprint('TOKEN' in os.environ)", "session=main").stdout == "False\n"
 
 
 @pytest.mark.parametrize(
@@ -124,15 +119,15 @@ def test_in_weaker_jails(place: Place, notebook: Notebook, jail: str) -> None:
         ("secret=broken.env", ["broken.env, line 2 is not understood", "NAME=value"]),
     ],
 )
-def test_what_is_wrong_is_said(notebook: Notebook, line: str, words: list[str]) -> None:
+def test_what_is_wrong_is_said(notebook: Notebook, cells: Callable[..., Ran], line: str, words: list[str]) -> None:
     """In one line, without a value, and the sandbox goes on."""
     (notebook.folder / "broken.env").write_text("A=1\nhunter2 hunter2\n")
-    ran = notebook.remote("pass", line)
+    ran = cells("pass", line)
     assert not ran.ok and all(word in ran.error for word in words) and "hunter2" not in ran.error.replace(line, "")
-    assert notebook.remote("1 + 1", "secret=mine").result == "2"
+    assert cells("1 + 1", "secret=mine").result == "2"
 
 
-def test_listings_and_a_notebook_run(place: Place, notebook: Notebook) -> None:
+def test_listings_and_a_notebook_run(place: Place, shared: Notebook) -> None:
     """`remora run --secret` gives it; notebook, listings and logs have names alone."""
     commands = Commands(place)
     commands.notebook("in.ipynb", "import os\nt = os.environ['TOKEN']\nprint(len(t), t)", "t")
