@@ -30,7 +30,7 @@ def vault() -> Vault:
 
 def check_name(name: str) -> str:
     """Return the name of a secret; OptionError if it is none."""
-    if not NAME.fullmatch(name):
+    if not NAME.fullmatch(name) or name.lower() == "none":
         shown = name.partition("=")[0][:40]
         raise OptionError(f"secret={shown!r} is no name of a secret; use letters, digits, _ and -, such as hf or wandb-team")
     return name

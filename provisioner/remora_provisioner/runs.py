@@ -70,7 +70,7 @@ class SupervisedRun:
     def __init__(self, request: StartRun, log: RunLog, changed: Callable[[SupervisedRun], None], mask: Mask) -> None:
         """Keep the run's log, into which nothing is written before `note_queued`."""
         self.id = RunId(request.run)
-        self.name, self.form = request.name, request.form
+        self.name, self.form = mask.text(request.name), request.form
         self.request: StartRun | None = request
         self.state = RunState.QUEUED
         self.cut: EndReason | None = None
@@ -80,7 +80,7 @@ class SupervisedRun:
         """Seconds that one cell of a notebook may take before the run ends so."""
         self._deadline: asyncio.TimerHandle | None = None
         self._cell_deadline: asyncio.TimerHandle | None = None
-        self.facts: dict[str, Any] = {"name": request.name, "form": request.form, "queued": time.time()}
+        self.facts: dict[str, Any] = {"name": self.name, "form": request.form, "queued": time.time()}
         self._changed = changed
         self._followers: set[Follower] = set()
         self._log, self._path, self._veil = log, log.path, Veil(mask)

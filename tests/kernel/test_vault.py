@@ -10,6 +10,7 @@ import pytest
 from remora import giving
 from remora.errors import InputError, OptionError, StateError
 from remora.images import Image
+from remora.jupyter.options import parse
 from remora.options import build
 from remora.resources import SandboxSpec
 from remora.specs import spec
@@ -52,7 +53,7 @@ def test_set_and_forget(vault, tmp_path):
     assert {f.name for f in tmp_path.rglob("*") if f.is_file()} == {"secrets", "secrets.lock", "secrets.key"}
 
 
-@pytest.mark.parametrize("name", ["", "a b", "a/b", "../x", "ü", "A=hunter2", "x" * 101, "a.b"])
+@pytest.mark.parametrize("name", ["", "none", "a b", "a/b", "../x", "ü", "A=hunter2", "x" * 101, "a.b"])
 def test_names_of_secrets(vault, name):
     """A name that is none is refused without what stands behind a =."""
     with pytest.raises(OptionError, match="no name of a secret") as refused:
@@ -158,6 +159,8 @@ def test_code_in_a_sandbox_has_none(mine, monkeypatch):
     ("value", "found"),
     [
         ("hf", ("hf",)),
+        ("none", ()),
+        (None, ()),
         ("hf, wandb,hf", ("hf", "wandb")),
         (["hf", "./a b.env"], ("hf", "./a b.env")),
         (".env", (".env",)),
@@ -168,6 +171,7 @@ def test_the_option(value, found):
     """Names and paths, one or several; the line that it comes to is read as the same again."""
     chosen = build({"secret": value})
     assert chosen.secrets == found and chosen.lasting().secrets == found
+    assert parse(str(chosen), str) == chosen and build({}).over(chosen).secrets == found
     assert VALUE not in str(chosen)
 
 
