@@ -10,11 +10,12 @@ decided in scheduler.py.
 from __future__ import annotations
 
 import asyncio
-import hashlib
+import hmac
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,6 +44,19 @@ _SMALL = 1 << 14
 """Bytes: what is not larger is not read again when its turn comes."""
 
 
+@dataclass(frozen=True)
+class _Waiting:
+    """Whoever waits for a call: who hears of its pool's image, and what its sandbox is to be given, until it ends."""
+
+    hear: Hear
+    secrets: Fields = field(repr=False)
+
+
+def _secrets_lost(names: list[str]) -> RunEnded:
+    text = f"the backend was away, and knows no more what the secrets {', '.join(names)} hold; call it again"
+    return RunEnded(text, reason=EndReason.SECRETS_LOST.value)
+
+
 class CallDesk:
     """All calls of one backend."""
 
@@ -58,9 +72,10 @@ class CallDesk:
         self._inputs: dict[RunId, StartRun] = {}
         self._pool: set[SandboxId] = set()
         self._timers = Timers()
-        self._hearing: dict[RunId, Hear] = {}
+        self._waiting: dict[RunId, _Waiting] = {}
         self._openings: dict[SandboxId, tuple[str, Opening]] = {}
         self._given_up: set[SandboxId] = set()
+        self._salt = os.urandom(16)
 
     # -- taking calls
 
@@ -70,7 +85,7 @@ class CallDesk:
         While it is queued, `hear` gets words on the build of its image. Raises Unavailable, or StateError when it cannot be
         written down.
         """
-        key, run = self._pool_of(request.spec), RunId(request.run)
+        key, run = self._pool_of(request.spec, request.secrets), RunId(request.run)
         require(self._specs[key])
         start = StartRun(run, "call", request.name, request.body, buffers=request.buffers)
         folder, pieces = run_folder(self._runs, run), frames.encode(start)
@@ -88,13 +103,14 @@ class CallDesk:
         self._fleet.run_changed(None, run, RunState.QUEUED.value, facts)
         if sum(map(len, pieces)) <= _SMALL:
             self._inputs[run] = start
-        self._hearing[run] = hear
+        self._waiting[run] = _Waiting(hear, request.secrets)
         self._enqueue(run, key, request.body.get("within"))
         await asyncio.wrap_future(self._fleet.store.written())
 
-    def _pool_of(self, spec: Fields) -> str:
-        """Return the name of the pool of all sandboxes that are made so."""
-        key = hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()
+    def _pool_of(self, spec: Fields, secrets: Fields) -> str:
+        """Return the name of the pool of all sandboxes that are made so; nobody can tell secrets by it who guesses them."""
+        text = json.dumps([spec, sorted(filter(None, secrets.values()), key=str)], sort_keys=True)
+        key = hmac.new(self._salt, text.encode(), "sha256").hexdigest()
         if key not in self._specs:
             self._specs[key] = SandboxSpec.from_dict(spec)
         return key
@@ -108,7 +124,10 @@ class CallDesk:
         """Queue again what was queued when the backend went away."""
         for run, facts in list(self._fleet.runs.items()):
             if facts["state"] == RunState.QUEUED.value and not facts.get("sandbox") and (self._runs / run / _INPUT).exists():
-                self._enqueue(run, self._pool_of(facts["spec"]), facts.get("within"))
+                if facts["spec"].get("secrets"):
+                    self._end(run, _secrets_lost(facts["spec"]["secrets"]))
+                else:
+                    self._enqueue(run, self._pool_of(facts["spec"], {}), facts.get("within"))
 
     # -- carrying out
 
@@ -137,7 +156,8 @@ class CallDesk:
 
     async def _open(self, key: str, sandbox: SandboxId) -> None:
         self._pool.add(sandbox)
-        opening = Opening(lambda words: self._say(key, words))
+        secrets = next((waiting.secrets for waiting in self._waiting_for(key)), None)
+        opening = Opening(lambda words: self._say(key, words), secrets)
         self._openings[sandbox] = (key, opening)
         try:
             owner = {"pool": key[:12], "spec": self._specs[key].to_dict()}
@@ -149,9 +169,11 @@ class CallDesk:
             self._given_up.discard(sandbox)
 
     def _say(self, key: str, words: str) -> None:
-        for run, hear in self._hearing.items():
-            if self._known.get(run) == key:
-                hear(words)
+        for waiting in self._waiting_for(key):
+            waiting.hear(words)
+
+    def _waiting_for(self, key: str) -> Iterator[_Waiting]:
+        return (waiting for run, waiting in self._waiting.items() if self._known.get(run) == key)
 
     def _give_up_builds(self, key: str) -> None:
         """End what is being built for a pool that has no calls any more."""
@@ -229,7 +251,7 @@ class CallDesk:
             follower.wake()
         self._handed.pop(run, None)
         self._inputs.pop(run, None)
-        self._hearing.pop(run, None)
+        self._waiting.pop(run, None)
         key = self._known.pop(run, None)
         if key is not None:
             self.happened(plan.CallEnded(run))

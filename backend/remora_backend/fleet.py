@@ -97,11 +97,11 @@ class Fleet:
             return self._described(sandbox) | {"new": True, "notices": notices}
 
     async def _extend(self, sandbox: SandboxId, spec: SandboxSpec, opening: Opening) -> list[str]:
-        """Give a living sandbox what its session's image has more by now."""
+        """Give a living sandbox what its session's image has more by now, and secrets that came along."""
         known, notices = self.sandboxes[sandbox]["spec"], list[str]()
-        if known["image"] != spec.image:
+        if known["image"] != spec.image or opening.environment:
             notices = await self.agent.extend(sandbox, spec, opening)
-            known["image"] = spec.image
+            known |= {"image": spec.image, "secrets": spec.secrets}
         return notices
 
     async def open_sandbox(self, sandbox: SandboxId, spec: SandboxSpec, owner: Fields, opening: Opening) -> list[str]:
@@ -185,10 +185,8 @@ class Fleet:
         known = [facts for run, facts in self.runs.items() if run.startswith(prefix)]
         rows = known or [_facts(row) for row in self.store.find_runs(prefix)]
         if len(rows) != 1 or not prefix:
-            raise Refused(
-                f"{'no' if not rows else 'more than one'} run is called {prefix!r}; `remora runs` lists them",
-                reason="no-such-run",
-            )
+            how_many = "more than one" if rows else "no"
+            raise Refused(f"{how_many} run is called {prefix!r}; `remora runs` lists them", reason="no-such-run")
         facts = dict(rows[0])
         sandbox = facts.get("sandbox")
         if sandbox in self.sandboxes and self.agent.has(sandbox):

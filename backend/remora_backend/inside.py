@@ -28,7 +28,12 @@ class Insider:
         return name if name.startswith(f"{self.sandbox}/") else f"{self.sandbox}/{name}"
 
     async def admit(self, spec: SandboxSpec, opening: Opening) -> SandboxSpec:
-        """Return the spec with an image that is safe to build; Refused for one that shows more than the sandbox itself sees."""
+        """Return the spec with an image that is safe to build; Refused for one that shows more than the sandbox itself sees.
+
+        Secrets are the user's to give, not the code's: a spec that names some is refused.
+        """
+        if spec.secrets:
+            raise Refused("code in this sandbox has no secrets to give; hand values on as arguments or by env=")
         parent = self._fleet.sandboxes[self.sandbox]["spec"]["image"]
         spec = replace(spec, image=within.admit(spec.image, parent))
         await self._fleet.agent.require_within(self.sandbox, spec, opening)

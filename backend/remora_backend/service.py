@@ -145,7 +145,7 @@ class Service:
                 insider.require_sandbox(self._fleet.find_sandbox(sandbox))
         if request.instead_of is not None:
             await self._fleet.agent.stop(request.instead_of, EndReason.CRASHED)
-        with self._opening(peer, request) as opening:
+        with self._opening(peer, request, request.secrets) as opening:
             spec = spec if insider is None else await insider.admit(spec, opening)
             key = SessionKey(kernel, request.session, spec.identity)
             return await self._fleet.open_session(key, spec, request.sandbox, opening)
@@ -157,7 +157,7 @@ class Service:
             return await opening.during(self._fleet.agent.images.ask(request.op, request.args, opening.say))
 
     @contextlib.contextmanager
-    def _opening(self, peer: Peer, request: Request) -> Iterator[Opening]:
+    def _opening(self, peer: Peer, request: Request, secrets: Fields | None = None) -> Iterator[Opening]:
         """Let whoever asked hear how far it has come, and give it up."""
         began = time.monotonic()
 
@@ -165,7 +165,7 @@ class Service:
             peer.send(Stage(request.ask, stage, time.monotonic() - began, text))
 
         say("sandbox")
-        self._openings[peer, request.ask] = Opening(lambda text: say("image", text))
+        self._openings[peer, request.ask] = Opening(lambda text: say("image", text), secrets)
         try:
             yield self._openings[peer, request.ask]
         finally:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from . import images
+from . import giving, images
 from .client import client
 from .images import Image
 from .images.recipe import register
@@ -29,7 +29,8 @@ class _Builder:
 
     def build(self, image: Image) -> None:
         """Build an image."""
-        ask("build", {"image": image.as_of_now().to_dict(), "environment": images.carried_environment()}, _say)
+        recipe = image.as_of_now().to_dict()
+        ask("build", {"image": recipe, "environment": images.carried_environment(), "secrets": giving.for_image(recipe)}, _say)
 
     def publish(self, image: Image, name: str) -> None:
         """Build an image and let a name stand for it."""

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from .client import Client, Follow, client, new_run
 from .errors import BackendError, Refused, RemoraError
@@ -37,6 +37,8 @@ class Cargo:
     body: Fields
     buffers: tuple[Buffer, ...]
     retries: int = 0
+    secrets: Fields = field(default_factory=dict, repr=False)
+    """What the secrets hold that the spec names."""
 
 
 @dataclass(frozen=True)
@@ -93,13 +95,18 @@ class Call:
     def _request(self) -> SubmitCall:
         assert self._cargo is not None
         cargo = self._cargo
-        return SubmitCall(self.run, cargo.name, cargo.spec, cargo.body, buffers=cargo.buffers)
+        return SubmitCall(self.run, cargo.name, cargo.spec, cargo.body, cargo.secrets, buffers=cargo.buffers)
 
     async def _drive(self) -> None:
         left = self._cargo.retries if self._cargo else 0
         wait = 1.0
         try:
-            while await self._attempt() and left and not self._stopping.is_set() and _may_be_tried_again(self._result):
+            while await self._attempt() and not self._stopping.is_set():
+                if _lacked_secrets(self._result) and self._cargo is not None:  # the backend was away; it is told them again
+                    self.run, self._submitted = new_run(), False
+                    continue
+                if not left or not _may_be_tried_again(self._result):
+                    break
                 left -= 1
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._stopping.wait(), wait)
@@ -190,6 +197,12 @@ async def _let_go(task: asyncio.Future[None]) -> None:
 async def find(run: str) -> Fields:
     """Return what the backend knows of a run; Refused if nothing."""
     return (await client().request(FindRun(run))).result
+
+
+def _lacked_secrets(result: Record | None) -> bool:
+    """Tell a call that did not begin, since a backend that was away knew the secrets of its sandbox no more."""
+    ended: Fields = (result.content.get("ended") if result is not None else None) or {}
+    return ended.get("reason") == EndReason.SECRETS_LOST.value
 
 
 def _may_be_tried_again(result: Record | None) -> bool:

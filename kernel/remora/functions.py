@@ -24,7 +24,7 @@ from .twins import Twin
 P = ParamSpec("P")
 R = TypeVar("R")
 _OF_THE_IMAGE = ("image", "pip", "apt", "requirements", "python")
-_OPTIONS = ("gpu", "cpu", "memory", "timeout", "idle", "files", "jail", "env", "on", *_OF_THE_IMAGE)
+_OPTIONS = ("gpu", "cpu", "memory", "timeout", "idle", "files", "jail", "env", "secret", "on", *_OF_THE_IMAGE)
 _MOST_RETRIES = 10
 
 
@@ -40,6 +40,7 @@ class FunctionOptions(TypedDict, total=False):
     files: str | None
     jail: str | None
     env: Mapping[str, str] | None
+    secret: str | list[str] | None
     on: str | None
     image: Image | str | None
     pip: str | list[str] | None

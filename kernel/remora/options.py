@@ -76,6 +76,15 @@ OPTIONS = [
         lasting=True,
         repeats=True,
     ),
+    Option(
+        "secret",
+        "names of secrets, or a .env file: hf,wandb",
+        "none",
+        v.or_none(v.secrets, default=()),
+        "secrets",
+        lasting=True,
+        repeats=True,
+    ),
     Option("pip", 'packages on top: "torch>=2.1,<3 transformers[torch]"', "none", v.requirements, lasting=True, repeats=True),
     Option("apt", 'packages of the system: ffmpeg, "ffmpeg graphviz"', "none", v.packages, lasting=True, repeats=True),
     Option("requirements", "a file of requirements, on top", "none", v.files, lasting=True, repeats=True),
@@ -91,7 +100,6 @@ OPTIONS = [
 LATER = {
     "budget": "timeout= ends the cell after a time",
     "volume": "the notebook's folder keeps what a remote cell writes there",
-    "secret": "env=NAME={variable} passes one without showing it",
 }
 """Options of later versions, and what works instead."""
 
@@ -111,6 +119,8 @@ class CellOptions:
     session: str = "main"
     jail: str | None = None
     environment: tuple[tuple[str, str], ...] = ()
+    secrets: tuple[str, ...] = ()
+    """Names of secrets, or paths of .env files."""
     pip: tuple[str, ...] = ()
     """Requirements by PEP 508."""
     apt: tuple[str, ...] = ()
@@ -166,14 +176,14 @@ def _written(option: Option, value: object) -> str:
         return f"--{option.name}" + ("" if value != (option.attribute == "sync") else "=false")
     if option.name == "env":
         return f"env={quote(json.dumps(dict(value)))}"  # type: ignore[call-overload]  # pairs
-    if option.name == "requirements":
-        return " ".join(f"requirements={quote(path)}" for path in value)  # type: ignore[attr-defined]  # texts
+    if option.name in ("requirements", "secret") and value:
+        return " ".join(f"{option.name}={quote(path)}" for path in value)  # type: ignore[attr-defined]  # texts
     return f"{option.name}={quote(_text(option.name, value))}"
 
 
 def _text(name: str, value: object) -> str:
     if isinstance(value, tuple):
-        return (" " if name == "pip" else ",").join(map(str, value)) or ("none" if name == "gpu" else "")
+        return (" " if name == "pip" else ",").join(map(str, value)) or ("none" if name in ("gpu", "secret") else "")
     if isinstance(value, (int, float)):
         return format(Decimal(value), "f") + {"memory": "B", "timeout": "s", "idle": "s"}.get(name, "")
     return str(value)

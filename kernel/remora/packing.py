@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from . import places
+from . import giving, places
 from .calls import Cargo
 from .errors import SendError
 from .options import CellOptions
@@ -65,7 +65,8 @@ class Packer:
         within = _present_run()
         if within is not None:
             body["within"] = within
-        return Cargo(self.name, self._place(), body, (encoded.stream, *encoded.buffers), self._retries)
+        spec, secrets = self._place()
+        return Cargo(self.name, spec, body, (encoded.stream, *encoded.buffers), self._retries, secrets)
 
     def _encode(self, call: tuple[Any, ...]) -> tuple[str, Encoded]:
         loose = places.loose_modules(self._options.files)
@@ -90,11 +91,12 @@ class Packer:
                 return SendError(text, reason=error.reason, **error.facts)
         return error
 
-    def _place(self) -> Fields:
+    def _place(self) -> tuple[Fields, Fields]:
+        """Return the spec of the call's sandbox, and the values of the secrets that it names."""
         spec = places.spec(self._options)
         if self._spec is None or self._spec[0] != spec:
             self._spec = spec, spec.to_dict()
-        return self._spec[1]
+        return self._spec[1], giving.for_spec(spec)
 
 
 def _present_run() -> str | None:

@@ -13,9 +13,11 @@ from collections.abc import Callable, Mapping
 from keyword import iskeyword
 
 from .errors import OptionError
+from .giving import is_path
 from .images import Image
 from .images.steps import Apt, check_name, check_version
 from .resources import parse_gpu, parse_seconds
+from .vault import check_name as check_secret
 
 Read = Callable[[object], object]
 
@@ -142,6 +144,18 @@ def files(value: object) -> tuple[str, ...]:
     found = tuple(str(path) for path in (value if isinstance(value, (list, tuple)) else [value]))
     if not all(found) or any("\0" in path for path in found):
         raise OptionError("requirements= wants the path of a file")
+    return found
+
+
+def secrets(value: object) -> tuple[str, ...]:
+    """Return names of secrets and paths of .env files from "a,b" or a list. Errors show nothing behind a =."""
+    words = [str(word) for word in value] if isinstance(value, (list, tuple)) else str(value).split(",")
+    found = tuple(dict.fromkeys(word.strip() for word in words))
+    for word in found:
+        if "," in word or "\0" in word:
+            raise OptionError("secret: the path of a .env file cannot have a comma in it; rename the file")
+        if not is_path(word):
+            check_secret(word)
     return found
 
 

@@ -137,6 +137,8 @@ class SandboxSpec:
     jail: str | None = None
     home: str | None = None
     environment: tuple[tuple[str, str], ...] = ()
+    secrets: tuple[str, ...] = ()
+    """Names of secrets or paths of .env files, never what they hold."""
     idle: float | None = None
     """Seconds without a run after which the sandbox ends; None: never."""
 
@@ -166,4 +168,5 @@ class SandboxSpec:
         kept = {k: v for k, v in data.items() if k in known}
         kept["resources"] = Resources.from_dict(data.get("resources") or {})
         kept["environment"] = tuple((str(k), str(v)) for k, v in data.get("environment") or ())
+        kept["secrets"] = tuple(map(str, data.get("secrets") or ()))
         return cls(**kept)

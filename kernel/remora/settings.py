@@ -43,6 +43,9 @@ STATE_DIRECTORY = Setting(
     "",
     "Folder for all that is kept: the backend's socket and database, sandboxes, run logs; by default remora in ~/.local/state.",
 )
+KEY_FILE = Setting(
+    "REMORA_KEY_FILE", "", "File with the key that the secrets are encrypted with; by default remora/secrets.key in ~/.config."
+)
 JAIL = Setting(
     "REMORA_JAIL", "", "The least isolation a sandbox must have: bubblewrap, landlock or process; by default the best there is."
 )
@@ -59,15 +62,39 @@ IMAGES_MOST = Setting("REMORA_IMAGES_MOST", "50GiB", "What images may take on th
 UPLINK = Setting("REMORA_UPLINK_FD", "", "Set inside sandboxes: the descriptor through which Remora there reaches the backend.")
 SANDBOX = Setting("REMORA_SANDBOX", "", "Set inside sandboxes: the sandbox's id.")
 
-SETTINGS = [STATE_DIRECTORY, JAIL, LIMITS, BACKEND_IDLE, KERNEL_GRACE, POOL_IDLE, RUN_RETENTION, IMAGES_MOST, UPLINK, SANDBOX]
+SETTINGS = [
+    STATE_DIRECTORY,
+    KEY_FILE,
+    JAIL,
+    LIMITS,
+    BACKEND_IDLE,
+    KERNEL_GRACE,
+    POOL_IDLE,
+    RUN_RETENTION,
+    IMAGES_MOST,
+    UPLINK,
+    SANDBOX,
+]
 
 
 def state_directory() -> Path:
     """Return the state directory's path; it need not exist."""
     if STATE_DIRECTORY.text:
         return Path(STATE_DIRECTORY.text).expanduser().absolute()
-    home = os.environ.get("XDG_STATE_HOME")
+    return _users_folder("XDG_STATE_HOME", ".local/state")
+
+
+def key_file() -> Path:
+    """Return the path of the key of the secrets; it need not exist."""
+    if KEY_FILE.text:
+        return Path(KEY_FILE.text).expanduser().absolute()
+    return _users_folder("XDG_CONFIG_HOME", ".config") / "secrets.key"
+
+
+def _users_folder(variable: str, otherwise: str) -> Path:
+    """Return our folder in one of this user's, which a variable of the desktop's standard may name."""
+    named = os.environ.get(variable)
     try:
-        return Path(home) / "remora" if home else Path.home() / ".local" / "state" / "remora"
+        return (Path(named) if named else Path.home() / otherwise) / "remora"
     except RuntimeError:  # a user without a home directory
         return Path(tempfile.gettempdir()) / f"remora-{os.getuid()}"

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from . import images
+from . import giving, images
 from .errors import OptionError
 from .images import Image
 from .images.steps import Part, Pip
@@ -38,6 +38,7 @@ def spec(
         jail=options.jail,
         home=os.path.expanduser("~"),
         environment=tuple(variables.items()),
+        secrets=tuple(map(giving.absolute, options.secrets)),
         idle=options.idle,
     )
 

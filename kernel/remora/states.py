@@ -69,6 +69,7 @@ class EndReason(str, Enum):
     MACHINE_LOST = "machine-lost"
     IMAGE_FAILED = "image-failed"
     SANDBOX_FAILED = "sandbox-failed"
+    SECRETS_LOST = "secrets-lost"
 
 
 RUN_TABLE: Mapping[tuple[RunState, RunEvent], RunState] = {

@@ -70,8 +70,8 @@ class Inside(Message):
 class OpenSession(Request):
     """Give me the sandbox of this kernel's session, made by `spec` if there is none; its stages come as Stage with this `ask`.
 
-    It adopts the living `sandbox`, whoever opened that; `instead_of` did not answer. Answer: its facts with `endpoint`, `notices`
-    for the user, and whether it is `new`.
+    It adopts the living `sandbox`, whoever opened that; `instead_of` did not answer. `secrets` (`giving`) are handed on and
+    forgotten. Answer: its facts with `endpoint`, `notices` for the user, and whether it is `new`.
     """
 
     kernel: str
@@ -79,6 +79,7 @@ class OpenSession(Request):
     spec: Fields
     sandbox: SandboxId | None = None
     instead_of: SandboxId | None = None
+    secrets: Fields = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,7 @@ class SubmitCall(Request):
     name: str
     spec: Fields
     body: Fields
+    secrets: Fields = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True)

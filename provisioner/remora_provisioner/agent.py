@@ -96,11 +96,14 @@ class Agent:
 
     async def fit(self, spec: SandboxSpec, opening: Opening) -> Fitting:
         """Return how a sandbox by this spec is fitted out, its image built if need be. ImageFailed; RunEnded if given up."""
-        return await opening.during(self.images.fit(spec.image, dict(spec.environment), opening.say))
+        return await opening.during(self.images.fit(spec.image, dict(spec.environment), opening.say, opening.registry))
 
     async def open(self, sandbox: SandboxId, spec: SandboxSpec, facts: Fields, opening: Opening) -> list[str]:
         """Start a sandbox and return the lines that its user should read; the sandbox may still be starting."""
         directory = self._sandboxes / sandbox
+        if spec.secrets and not opening.environment:
+            names = ", ".join(spec.secrets)
+            raise Refused(f"nobody has given the secrets {names} for this sandbox; run it again", reason="secrets-lost")
         self._openings[sandbox] = opening
         try:
             fitting = await self.fit(spec, opening)
@@ -114,7 +117,7 @@ class Agent:
             view.lend_caches(directory / SCRATCH / "home", self._caches, order.host_id)
             order.save()
             self._listener.sandbox_changed(sandbox, SandboxState.STARTING.value, {"jail": order.jail})
-            await self._take(sandbox, self._start(sandbox, directory))
+            await self._take(sandbox, self._start(sandbox, directory, opening.environment))
         except OSError as error:
             shutil.rmtree(directory, ignore_errors=True)
             raise StateError(f"{directory} cannot be used ({error.strerror}); free space or set REMORA_STATE_DIR") from error
@@ -131,6 +134,7 @@ class Agent:
         older = fitting.layers != Order.load(self._sandboxes / sandbox).layers
         await self.images.hold(sandbox, fitting)
         more = {"folders": fitting.folders, "programs": fitting.programs, "environment": dict(fitting.environment)}
+        more["secrets"] = opening.environment
         answer = await opening.during(self.peer(sandbox).request(AskGuest("extend", more)))
         line = "files that the image adds are as they were when the sandbox started; --fresh starts one with the present ones"
         return [*answer.result["notices"], *([line] if older else [])]
@@ -139,7 +143,7 @@ class Agent:
         self, sandbox: SandboxId, directory: Path, spec: SandboxSpec, fitting: Fitting, facts: Fields
     ) -> tuple[Order, list[str]]:
         jail, lines = self._choose(_stronger(_stronger(spec.jail, JAIL.text or None), "bubblewrap" if fitting.layers else None))
-        folder, why_not = view.shared_folder(spec)
+        folder, why_not = view.shared_folder(spec, self._sandboxes.parent)
         interpreter = view.build_layer(directory, fitting)
         home = spec.home or "/"
         order = Order(
@@ -167,7 +171,7 @@ class Agent:
         """Raise Refused if a sandbox by this spec would see more of the machine than the one in which it is asked for."""
         order = Order.load(self._sandboxes / sandbox)
         fitting = await self.fit(spec, opening)
-        folder, _ = view.shared_folder(spec)
+        folder, _ = view.shared_folder(spec, self._sandboxes.parent)
         wanted = view.mounts(spec, fitting, self._sandboxes / sandbox / "none", folder, self._caches)
         more = view.exceeds(wanted, order.mounts) or (spec.home if (spec.home or "/") != order.home else None)
         if more is not None:
@@ -182,14 +186,18 @@ class Agent:
     def _host_id(self) -> int:
         return FIRST_HOST_ID + int.from_bytes(os.urandom(4), "big") % _HOST_IDS
 
-    def _start(self, sandbox: SandboxId, directory: Path) -> socket.socket:
+    def _start(self, sandbox: SandboxId, directory: Path, secrets: dict[str, str]) -> socket.socket:
+        """Start the supervisor; it reads the secrets, which are in no file, from its standard input."""
         mine, theirs = socket.socketpair()
         command = [sys.executable, "-P", "-m", "remora_provisioner.supervise", str(directory), str(theirs.fileno())]
-        with theirs, (directory / "supervisor.log").open("ab") as log:
+        told, log_file = os.fdopen(os.memfd_create("remora-secrets"), "w+b"), directory / "supervisor.log"
+        with theirs, told, log_file.open("ab") as log:
+            told.write(json.dumps(secrets).encode())
+            told.seek(0)
             self._children[sandbox] = subprocess.Popen(
                 command,
                 pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
+                stdin=told,
                 stdout=log,
                 stderr=log,
                 cwd="/",

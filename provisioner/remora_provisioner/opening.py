@@ -1,4 +1,7 @@
-"""Somebody waits for a sandbox: hears what its image's build is doing, and may give it up."""
+"""Somebody waits for a sandbox: hears what its image's build is doing, may give it up, and brings secrets for it.
+
+Law: secrets are here for as long as somebody waits; nothing that is written down holds an Opening.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from typing import Any, TypeVar
 
 from remora.errors import RunEnded
 from remora.states import EndReason
+from remora.wire import Fields
 
 T = TypeVar("T")
 
@@ -15,9 +19,13 @@ T = TypeVar("T")
 class Opening:
     """One wait for a sandbox."""
 
-    def __init__(self, say: Callable[[str], None] = lambda _: None) -> None:
-        """Tell `say` what is going on."""
+    def __init__(self, say: Callable[[str], None] = lambda _: None, secrets: Fields | None = None) -> None:
+        """Tell `say` what is going on; `secrets` are those of a request, see `remora.wire.OpenSession`."""
         self.say = say
+        self.environment: dict[str, str] = (secrets or {}).get("environment") or {}
+        """Variables for the sandbox alone."""
+        self.registry: dict[str, str] = (secrets or {}).get("registry") or {}
+        """Who asks the registry of its image, for the builder alone."""
         self._given_up = False
         self._task: asyncio.Task[Any] | None = None
 

@@ -16,6 +16,7 @@ from remora.states import ENDED, RUN_TABLE, EndReason, RunEvent, RunState, advan
 from remora.streams import Peer
 from remora.wire import Buffer, Fields, Record, RunId, StartRun
 
+from .masking import Mask, Veil
 from .runlog import Follower, RunLog
 
 LOG_NAME = "log"
@@ -66,10 +67,10 @@ class SpareLog:
 class SupervisedRun:
     """A run that a sandbox has taken; it stays known after its end, for late output and late followers."""
 
-    def __init__(self, request: StartRun, log: RunLog, changed: Callable[[SupervisedRun], None]) -> None:
+    def __init__(self, request: StartRun, log: RunLog, changed: Callable[[SupervisedRun], None], mask: Mask) -> None:
         """Keep the run's log, into which nothing is written before `note_queued`."""
         self.id = RunId(request.run)
-        self.name, self.form = request.name, request.form
+        self.name, self.form = mask.text(request.name), request.form
         self.request: StartRun | None = request
         self.state = RunState.QUEUED
         self.cut: EndReason | None = None
@@ -79,10 +80,10 @@ class SupervisedRun:
         """Seconds that one cell of a notebook may take before the run ends so."""
         self._deadline: asyncio.TimerHandle | None = None
         self._cell_deadline: asyncio.TimerHandle | None = None
-        self.facts: dict[str, Any] = {"name": request.name, "form": request.form, "queued": time.time()}
+        self.facts: dict[str, Any] = {"name": self.name, "form": request.form, "queued": time.time()}
         self._changed = changed
         self._followers: set[Follower] = set()
-        self._log, self._path = log, log.path
+        self._log, self._path, self._veil = log, log.path, Veil(mask)
         self._warned = False
 
     def note_queued(self) -> None:
@@ -119,6 +120,16 @@ class SupervisedRun:
                 {"text": f"run log: {self._log.trouble}; output goes on, but is kept only in memory until there is room"},
             )
 
+    def take(self, kind: str, content: Fields, buffers: tuple[Buffer, ...] = ()) -> None:
+        """Record what the guest has to say of the run, without the values of secrets."""
+        for masked in self._veil.through(kind, content):
+            self.record(kind, masked, self._veil.over(buffers))
+
+    def _let_out(self) -> None:
+        """Record text that might have been the beginning of a secret, and was not."""
+        for content in self._veil.rest():
+            self.record("output", content)
+
     def advance(self, event: RunEvent, **facts: Any) -> None:
         """Change the state, write it down, and tell the watchers."""
         if self.state in ENDED:
@@ -134,7 +145,8 @@ class SupervisedRun:
 
     def finish(self, content: Fields, buffers: tuple[Buffer, ...] = ()) -> None:
         """Take the guest's result: the run's own end, unless it was cut before."""
-        self.record("result", content, buffers)
+        self._let_out()
+        self.take("result", content, buffers)
         if content.get("ok"):
             self.advance(RunEvent.SUCCEEDED)
         else:
@@ -143,6 +155,7 @@ class SupervisedRun:
     def end(self, reason: EndReason, error: RemoraError) -> None:
         """End the run before its code did."""
         if not self.ended:
+            self._let_out()
             self.record("result", {"ok": False, "reason": reason.value, "ended": error.to_dict()})
             self.advance(RunEvent.CUT, reason=reason.value)
 
@@ -157,6 +170,7 @@ class SupervisedRun:
 
     def close(self) -> None:
         """Close the log."""
+        self._let_out()
         self._log.close()
 
 

@@ -1,7 +1,7 @@
 """The process around a supervisor: `python -m remora_provisioner.supervise DIRECTORY [FD]`.
 
-FD is the connection to the agent that started it. The process is its own session, so that nothing done to the processes
-above reaches it; orphans of its sandbox become its children, so that none escapes.
+FD is the connection to the agent that started it; standard input has the secrets, as JSON. The process is its own session, so
+that nothing done to the processes above reaches it; orphans of its sandbox become its children, so that none escapes.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import ctypes
 import json
+import os
 import signal
 import socket
 import sys
@@ -25,9 +26,9 @@ _PR_SET_CHILD_SUBREAPER = 36
 _FAREWELL = 2.0
 
 
-async def live(directory: Path, agent: int | None) -> None:
-    """Serve one sandbox until it has ended."""
-    supervisor = Supervisor(Order.load(directory))
+async def live(directory: Path, agent: int | None, secrets: dict[str, str]) -> None:
+    """Serve one sandbox, given these variables beside those of its order, until it has ended."""
+    supervisor = Supervisor(Order.load(directory), secrets)
     server = await streams.serve(directory / SOCKET, supervisor.accept)
     if agent is not None:
         await streams.adopt(socket.socket(fileno=agent), supervisor.receive, supervisor.left)
@@ -45,7 +46,17 @@ def main() -> None:
     """Read the command line and live."""
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     agent = int(sys.argv[2]) if len(sys.argv) > 2 else None
-    asyncio.run(live(Path(sys.argv[1]), agent))
+    asyncio.run(live(Path(sys.argv[1]), agent, _secrets()))
+
+
+def _secrets() -> dict[str, str]:
+    """Take the secrets from standard input, where nobody can read them a second time."""
+    told = sys.stdin.buffer.read()
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    secrets: dict[str, str] = json.loads(told or b"{}")
+    return secrets
 
 
 if __name__ == "__main__":

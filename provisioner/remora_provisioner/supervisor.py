@@ -44,6 +44,7 @@ from remora.wire import (
 )
 
 from .endings import explain, explain_cut
+from .masking import Mask
 from .news import News
 from .order import RUNS, SPARE, Order
 from .runs import SpareLog, SupervisedRun, run_folder
@@ -62,10 +63,10 @@ _REMEMBERED = 1000
 class Supervisor:
     """One sandbox and its runs."""
 
-    def __init__(self, order: Order) -> None:
-        """Take the order; nothing is started yet."""
-        self._order = order
-        self._vessel = Vessel(order)
+    def __init__(self, order: Order, secrets: dict[str, str] | None = None) -> None:
+        """Take the order, and variables whose values nobody outside is to see; nothing is started yet."""
+        self._order, self._mask = order, Mask(secrets or {})
+        self._vessel = Vessel(order, self._mask)
         self._guest: Peer | None = None
         self._peers: set[Peer] = set()
         self._news = News()
@@ -107,7 +108,7 @@ class Supervisor:
             # what the guest said last is still in its socket; all of it is here when the peer is gone
             await asyncio.wait({self._guest.gone}, timeout=_REACTION)
         except RemoraError as error:
-            trouble = str(error)
+            trouble = self._mask.text(str(error))
         self._end(code, trouble)
 
     def _guest_left(self, _: Peer) -> None:
@@ -162,7 +163,7 @@ class Supervisor:
         folder = run_folder(Path(self._order.runs), request.run)
         with contextlib.suppress(OSError), (Path(self._order.directory) / RUNS).open("a") as taken:
             taken.write(f"{request.run}\n")  # a full disk: the run is known all the same for as long as this process lives
-        run = self._runs[request.run] = SupervisedRun(request, self._spare.take(folder), self._run_changed)
+        run = self._runs[request.run] = SupervisedRun(request, self._spare.take(folder), self._run_changed, self._mask)
         return run
 
     def _next(self) -> None:
@@ -216,7 +217,7 @@ class Supervisor:
             if run is self._active:
                 self._finished(run, message)
         elif message.type not in _OURS:
-            run.record(message.type, message.content, message.buffers)
+            run.take(message.type, message.content, message.buffers)
             if message.type == "cell":
                 run.time_cell(message.content, lambda: self._cut(run, EndReason.TIMEOUT))
 
@@ -304,6 +305,7 @@ class Supervisor:
     async def _ask_guest(self, peer: Peer, request: AskGuest) -> Reply:
         if self._guest is None or self.state is SandboxState.ENDED:
             raise Refused("the sandbox is not running", reason="sandbox-ended")
+        self._mask.add(request.args.get("secrets") or {})
         asked = self._guest.request(AskGuest(request.op, request.args, buffers=request.buffers))
         answer = await (self._shells.see_through(peer, request, asked) if request.op == "shell" else asked)
         return Reply(answer.result, answer.buffers)

@@ -14,6 +14,7 @@ from remora.errors import PlaceError, RemoraError
 
 from . import jails, limits
 from .endings import Evidence
+from .masking import Mask
 from .order import GROUPS, LOG, SCRATCH, Order
 from .sandbox import Mount, OpenSandbox, SandboxPlan
 
@@ -23,9 +24,9 @@ _TAIL = 2000
 class Vessel:
     """Opens one jail by an order, once; `close` is safe twice and leaves nothing of it on the machine."""
 
-    def __init__(self, order: Order) -> None:
-        """Take the order; nothing is opened yet."""
-        self._order = order
+    def __init__(self, order: Order, mask: Mask) -> None:
+        """Take the order and the secrets; nothing is opened yet."""
+        self._order, self._mask = order, mask
         self._directory = Path(order.directory)
         self._sandbox: OpenSandbox | None = None
         self._keeper: limits.LimitKeeper | None = None
@@ -55,12 +56,14 @@ class Vessel:
         order = self._order
         guest, uplink = map(str, descriptors)
         inherited = {"REMORA_GUEST_FD": guest, "REMORA_UPLINK_FD": uplink, "REMORA_SANDBOX": order.sandbox}
+        if secrets := self._mask.variables:
+            inherited["REMORA_SECRETS"] = ",".join(secrets)
         if order.doors:  # not to be seen from inside, but the doors are known by the paths that they have there
             inherited["REMORA_STATE_DIR"] = str(Path(order.doors[0]).parents[1])
         return SandboxPlan(
             id=order.sandbox,
             argv=order.argv,
-            environment=order.environment | inherited,
+            environment=order.environment | secrets | inherited,
             folder=Path(order.folder),
             home=Path(order.home),
             scratch=self._directory / SCRATCH,
@@ -110,7 +113,7 @@ class Vessel:
     def log_tail(self) -> str:
         """Return the last lines of what the sandbox's processes wrote to their own standard error."""
         try:
-            return (self._directory / LOG).read_text(errors="replace")[-_TAIL:].strip()
+            return self._mask.text((self._directory / LOG).read_text(errors="replace"))[-_TAIL:].strip()
         except OSError:
             return ""
 

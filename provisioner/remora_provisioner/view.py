@@ -116,13 +116,16 @@ def environment(spec: SandboxSpec, fitting: Fitting, interpreter: Path, threads:
     return {"LANG": "C.UTF-8"} | dict(fitting.environment) | dict(spec.environment) | threads | own | {"HOME": spec.home or "/"}
 
 
-def shared_folder(spec: SandboxSpec) -> tuple[str | None, str | None]:
-    """Return the folder to be shared, if any, and a line that says why it is not."""
+def shared_folder(spec: SandboxSpec, state: Path) -> tuple[str | None, str | None]:
+    """Return the folder to be shared, if any, and a line that says why it is not; `state` is what no sandbox may see."""
     if spec.folder is None or spec.files == "none":
         return None, None
     folder = os.path.normpath(spec.folder)
     if folder in _EVERYBODYS or _in_system(folder):
         return None, f"the notebook's folder is {folder}, which is not shared; move the notebook into a folder of its own"
+    if Path(os.path.realpath(state)).is_relative_to(os.path.realpath(folder)):
+        advice = "which sandboxes do not see; give the notebook a folder of its own, or set REMORA_STATE_DIR"
+        return None, f"the notebook's folder holds Remora's state directory, {advice}"
     if spec.home and _holds_home(spec, folder):
         what = "is your" if os.path.realpath(folder) == os.path.realpath(spec.home) else "holds your"
         advice = "which sandboxes do not see; give the notebook a folder of its own"

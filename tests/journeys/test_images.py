@@ -189,7 +189,7 @@ def test_a_build_runs_nothing_that_a_sandbox_has_made(warm: Place, tmp_path: Pat
     evil.chmod(0o755)
     forged = remora.Image(replace(remora.Image.mirror().base, executable=str(evil))).pip_install("beta<2", "alpha<2")
     image = forged.to_spec() | {"built_on": forged.base.to_dict()}
-    spec = remora.function(nested)._pack()._place() | {"image": image}
+    spec = remora.function(nested)._pack()._place()[0] | {"image": image}
 
     def forge() -> None:
         from remora.client import client

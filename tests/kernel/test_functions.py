@@ -63,7 +63,7 @@ def test_every_option():
         ({"python": "2.7"}, "python=3.12"),
         ({"budget": 3}, "cannot do budget= yet"),
         ({"volume": "v"}, "cannot do volume= yet"),
-        ({"secret": "s"}, "cannot do secret= yet"),
+        ({"volume": "v"}, "cannot do volume= yet"),
         ({"session": "main"}, "session= is for cells"),
         ({"detach": True}, "detach= is for cells"),
         ({"cpus": 2}, "did you mean cpu"),

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from loops import expected, in_loop
-from provisioner.sandboxes import Visitor, a_run, an_order, visit
+from provisioner.sandboxes import GUEST, Visitor, a_run, an_order, visit
 from remora import streams
 from remora.errors import InternalError, ProtocolError, Refused
 from remora.states import EndReason, SandboxState
@@ -40,12 +40,12 @@ from provisioner import disks
 
 
 @contextlib.asynccontextmanager
-async def living(place: Path, **changes: Any) -> AsyncIterator[tuple[Supervisor, Path]]:
+async def living(place: Path, secrets: dict[str, str] | None = None, **changes: Any) -> AsyncIterator[tuple[Supervisor, Path]]:
     """Give a supervisor whose sandbox is starting, and its socket."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("REMORA_LIMITS", "watching")
         order = an_order(place, **changes)
-        made = Supervisor(order)
+        made = Supervisor(order, secrets)
         path = Path(order.directory) / SOCKET
         server = await streams.serve(path, made.accept)
         inhabiting = asyncio.create_task(made.inhabit())
@@ -66,6 +66,15 @@ def everything(place: Path) -> list[str]:
 def logged(place: Path, run: str) -> list[str]:
     """Return the types of the records in a run's log."""
     return [record.type for record, _ in runlog.read(place / "runs" / run / "log")]
+
+
+def shown(place: Path, value: str) -> list[str]:
+    """Return where a value stands: in files of sandboxes and runs, and in command lines of this machine."""
+    found = []
+    for path in [*place.rglob("*"), *Path("/proc").glob("[0-9]*/cmdline")]:
+        with contextlib.suppress(OSError):  # what ends meanwhile
+            found += [str(path)] if path.is_file() and value.encode() in path.read_bytes() else []
+    return found
 
 
 # ---- runs -----------------------------------------------------------------------------------------------------------------
@@ -583,3 +592,30 @@ async def test_a_full_disk_in_the_middle_of_a_run(tmp_path: Path, full: Any) -> 
             records = await me.end_of("r1")
             assert [r.seq for r in records] == list(range(len(records)))
             assert logged(tmp_path, "r1") == [r.type for r in records]
+
+
+# ---- secrets ---------------------------------------------------------------------------------------------------------------
+
+
+@in_loop
+async def test_secrets_are_in_the_environment_and_in_no_log(tmp_path: Path) -> None:
+    """Code has them; a value in two pieces, in an error, or given later is masked; nothing else is lost."""
+    code = GUEST.replace("output(run, rest)", "output(run, os.environ.get(rest, rest))", 1)
+    async with living(tmp_path, {"A": "ab-ra-22", "B": "x" * 300}, code=code) as (_, path), visit(path) as me:
+        await me.peer.request(a_run("r1", "say A\nsay <ab-\nsay ra-22>ab-r\nfail of-ab-ra-22"))
+        records = await me.end_of("r1")
+        assert "".join(me.text("r1")) == "***<***>ab-r"
+        assert [record.type for record in records[-3:]] == ["output", "result", "state"]
+        await me.peer.request(AskGuest("extend", {"secrets": {"C": "later-one"}}))
+        await me.peer.request(a_run("r2", "say later-one ab-ra-22\nsay later-on"))
+        await me.end_of("r2")
+        assert "".join(me.text("r2")) == "*** ***later-on"
+        assert not shown(tmp_path, "ab-ra-22")
+
+
+@in_loop
+async def test_why_a_sandbox_did_not_start_says_no_secret(tmp_path: Path) -> None:
+    """The last lines of its log are masked before they are part of an error."""
+    async with living(tmp_path, {"A": "ab-ra-22"}, code="import os, sys; sys.exit('bad ' + os.environ['A'])") as (made, _):
+        await made.over.wait()
+        assert "bad ***" in made.facts["message"]

@@ -167,6 +167,9 @@ def test_folders_with_odd_names(base: MirrorBase, tmp_path: Path, name: str) -> 
 # ---- what is seen ---------------------------------------------------------------------------------------------------------
 
 
+STATE = Path("/nowhere/state")
+
+
 @pytest.fixture
 def spec(base: MirrorBase, tmp_path: Path) -> SandboxSpec:
     """Give a spec with a home and a notebook's folder in it."""
@@ -190,7 +193,7 @@ def fitting(spec: SandboxSpec) -> Fitting:
 def seen(spec: SandboxSpec, directory: Path) -> dict[str, bool]:
     """Return what a sandbox by that spec would see, and whether it may write there, in mount order."""
     (directory / view.LAYER).mkdir(exist_ok=True)
-    folder, _ = view.shared_folder(spec)
+    folder, _ = view.shared_folder(spec, STATE)
     (directory / "caches").mkdir(exist_ok=True)
     found = view.mounts(spec, fitting(spec), directory, folder, directory / "caches")
     assert all(source == target for source, target, _ in found)
@@ -217,7 +220,7 @@ def test_files(spec: SandboxSpec, tmp_path: Path, files: str, expected: bool | N
     """The folder is there to write, to read, or not at all; none of them needs a line of explanation."""
     changed = dataclasses.replace(spec, files=files)
     assert seen(changed, tmp_path).get(str(spec.folder)) is expected
-    assert view.shared_folder(changed)[1] is None
+    assert view.shared_folder(changed, STATE)[1] is None
 
 
 def test_an_editable_folder_inside_the_notebooks_can_be_written(spec: SandboxSpec, tmp_path: Path) -> None:
@@ -244,8 +247,8 @@ def test_the_home_is_never_shown(spec: SandboxSpec, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(home)
     for folder in (home, str(tmp_path), str(tmp_path / "link"), home + "/", home + "/project/.."):
         changed = dataclasses.replace(with_base(spec, roots=[folder]), folder=folder)
-        assert view.shared_folder(changed)[0] is None
-        assert "home directory" in str(view.shared_folder(changed)[1])
+        assert view.shared_folder(changed, STATE)[0] is None
+        assert "home directory" in str(view.shared_folder(changed, STATE)[1])
         assert not {home, str(tmp_path), str(tmp_path / "link"), folder} & seen(changed, tmp_path).keys()
 
 
@@ -253,16 +256,22 @@ def test_the_home_is_never_shown(spec: SandboxSpec, tmp_path: Path) -> None:
 def test_what_belongs_to_everybody_is_not_shared(spec: SandboxSpec, tmp_path: Path, folder: str) -> None:
     """A notebook that lies in such a folder is told that its files are not there."""
     changed = dataclasses.replace(spec, folder=folder)
-    shared, line = view.shared_folder(changed)
+    shared, line = view.shared_folder(changed, STATE)
     assert shared is None
     assert f"is {folder}, which is not shared; move the notebook" in str(line)
     assert folder not in seen(changed, tmp_path)
 
 
+def test_a_folder_with_our_own_state_in_it(spec: SandboxSpec) -> None:
+    """It is not shared, and the line says what to do."""
+    folder, line = view.shared_folder(spec, Path(spec.folder or "") / ".remora" / "backend-1")
+    assert folder is None and line is not None and "REMORA_STATE_DIR" in line
+
+
 def test_no_folder_at_all(spec: SandboxSpec, tmp_path: Path) -> None:
     """A script or test without a folder sees its environment only."""
     changed = dataclasses.replace(spec, folder=None)
-    assert view.shared_folder(changed) == (None, None)
+    assert view.shared_folder(changed, STATE) == (None, None)
     writable = {path for path, writable in seen(changed, tmp_path).items() if writable}
     assert writable == {str(tmp_path / view.LAYER), str(tmp_path / "caches")}
 

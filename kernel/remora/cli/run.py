@@ -17,7 +17,23 @@ from .. import options as table
 from ..errors import OptionError
 
 _TARGET = re.compile(r".+\.py::[^:]+")
-_OWN = ("on", "gpu", "cpu", "memory", "timeout", "idle", "files", "jail", "env", "pip", "apt", "requirements", "python", "image")
+_OWN = (
+    "on",
+    "gpu",
+    "cpu",
+    "memory",
+    "timeout",
+    "idle",
+    "files",
+    "jail",
+    "env",
+    "secret",
+    "pip",
+    "apt",
+    "requirements",
+    "python",
+    "image",
+)
 _REST = "remora.rest"
 
 

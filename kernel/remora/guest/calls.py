@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import Refused
 from ..sync.codec import encode
 from ..wire import StartRun
-from . import values
+from . import kept, values
 from .outcome import Outcome, describe
 
 if TYPE_CHECKING:
@@ -37,6 +37,8 @@ async def run_call(guest: Guest, message: StartRun, outcome: Outcome) -> None:
     if encoded.failures:
         outcome.fail(encoded.failures["result"])
         outcome.remote = describe(encoded, {"result": result})
+    elif name := kept.found_in(encoded):
+        outcome.fail(kept.refusal(name))
     else:
         outcome.values = encoded
 

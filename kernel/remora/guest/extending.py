@@ -1,4 +1,4 @@
-"""A living sandbox is given more packages: its image's new folders are put on the path, where they come before the old ones.
+"""A living sandbox is given more: secrets, and packages, whose folders are put on the path before the old ones.
 
 Law: what is imported by now stays as it is; whoever asks is told which packages that concerns.
 """
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..wire import Fields
+from . import kept
 
 if TYPE_CHECKING:
     from .questions import Reply
@@ -34,6 +35,8 @@ def extend(_guest: Guest, args: Fields) -> Reply:
     importlib.invalidate_caches()
     _find_programs(args["programs"])
     os.environ.update(args["environment"])
+    os.environ.update(args.get("secrets") or {})
+    kept.add(args.get("secrets") or {})
     stale = sorted({name for folder in new for name in _imported_elsewhere(Path(folder))})
     if not stale:
         return {"notices": []}, ()

@@ -14,6 +14,7 @@ from ..errors import RemoraError
 from ..sync.codec import Encoded
 from ..sync.raised import encode_exception
 from ..wire import Buffer, Emit, Fields, RunId
+from . import kept
 from .interrupts import without_handler
 
 AWAY = 16 << 20  # bytes: what is larger is fetched by the client, so that it does not pass through the run log
@@ -49,9 +50,9 @@ class Outcome:
         }
 
     def keep(self, encoded: Encoded, namespace: Fields) -> None:
-        """Take variables to bring home: at once, or away when they are large; those that cannot travel are described."""
+        """Take variables to bring home: at once, or away if large or with a secret; those that cannot travel are described."""
         self.remote = describe(encoded, namespace)
-        if encoded.nbytes > AWAY:
+        if encoded.nbytes > AWAY or kept.found_in(encoded):
             self.away = encoded.names
         elif encoded.names:
             self.values = encoded
@@ -87,9 +88,10 @@ class Outcome:
         if self.exception is None:
             return None
         try:
-            return encode_exception(self.exception, namespace=namespace)
+            encoded = encode_exception(self.exception, namespace=namespace)
         except Exception:  # reducers of user classes run here; the error's text goes home all the same
             return None
+        return None if encoded is None or kept.found_in(encoded) else encoded  # its text goes home, masked
 
 
 def _add(parts: dict[str, list[int]], buffers: list[Buffer], name: str, encoded: Encoded | None) -> None:

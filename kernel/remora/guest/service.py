@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 from ..errors import InternalError, Refused, RemoraError
 from ..sync.ledger import Ledger
 from ..wire import Answer, AskGuest, CommMessage, Fields, InputReply, Interrupt, Message, Ready, ShellBytes, StartRun
-from . import origin, questions
+from . import kept, origin, questions
 from .calls import run_call
 from .cells import run_cell
 from .console import Console
@@ -257,6 +257,7 @@ def main() -> None:
     """Serve until the supervisor goes away."""
     log = os.dup(2)
     faulthandler.enable(log)
+    kept.take()
     guest = Guest(Link(int(os.environ.pop("REMORA_GUEST_FD")), log), log)
     sys.argv[:] = [""]
     sys.path.insert(0, "")

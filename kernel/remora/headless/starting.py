@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from .. import client as clients
-from .. import specs
+from .. import giving, specs
 from ..client import Connection, Sink
 from ..errors import RemoraError, Unavailable
 from ..options import CellOptions
@@ -70,7 +70,8 @@ class Line:
 
 def open_sandbox(run: str, wish: Wish, stage: Callable[[str, str], None]) -> Connection:
     """Open a sandbox for one run and return the connection to it."""
-    client = clients.client()
+    client, spec = clients.client(), wish.spec()
+    request = OpenSession(f"run-{run}", SESSION, spec.to_dict(), secrets=giving.for_spec(spec))
 
     async def open_and_connect() -> Connection:
         async with asyncio.timeout(wish.start_limit) as limit:
@@ -79,7 +80,7 @@ def open_sandbox(run: str, wish: Wish, stage: Callable[[str, str], None]) -> Con
                 limit.reschedule(asyncio.get_running_loop().time() + wish.start_limit)
                 stage(name, text)
 
-            facts = await client.staged(OpenSession(f"run-{run}", SESSION, wish.spec().to_dict()), go_on)
+            facts = await client.staged(request, go_on)
             connection = Connection(client, facts)
             await connection.connect()
             return connection

@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from typing import Any
 
-from .. import specs
+from .. import giving, specs
 from ..client import Client, Connection
 from ..errors import RunEnded
 from ..images import Image
@@ -42,6 +42,8 @@ class Session:
         self.options = CellOptions()
         self.made_with: CellOptions | None = None
         """What the sandbox was opened with; None for one that was adopted."""
+        self.secrets: dict[str, str] = {}
+        """Variables that the sandbox was given, by value: what is new or has changed is given again."""
         self.comms: set[str] = set()
 
     @property
@@ -116,14 +118,17 @@ class Sessions:
         """Return the connection to the session's sandbox, opened or given more if need be; lines for the user go to `tell`."""
         image = self.image(session, options)
         spec = specs.spec(options, image.to_spec())
+        secrets = giving.variables(spec.secrets)
         living = session.alive and session.identity == spec.identity and not options.fresh
-        if living and session.connection is not None and session.image == image:
+        known = session.image == image and secrets.items() <= session.secrets.items()
+        if living and session.connection is not None and known:
             session.say_what_waits(options, tell)
             return session.connection
         connection = self.open(session, spec, tell, wait, fresh=options.fresh)
         session.image = image
         session.ledger.packages = None if image == self._mirror else self._packages(session)
         session.made_with = session.made_with if living else options
+        session.secrets |= secrets
         return connection
 
     def open(
@@ -135,6 +140,7 @@ class Sessions:
             self.stop(session)
         gone = session.sandbox if session.connection is not None and session.connection.ended else None
         request = OpenSession(self.kernel, session.name, spec.to_dict(), instead_of=SandboxId(gone) if gone else None)
+        request = replace(request, secrets=giving.for_spec(spec))
         facts = wait(lambda stage: client.staged(request, stage))
         if session.alive and session.sandbox != facts["id"]:
             self._say_what_stays(session, tell)
@@ -164,6 +170,7 @@ class Sessions:
             session.connection.close()
         if session.connection is None or session.sandbox != facts["id"]:
             session.ledger.forget()
+            session.secrets = {}
         session.connection, session.identity = connection, identity
         return connection
 

@@ -32,6 +32,9 @@ from .store import Store
 _LOG = logging.getLogger(__name__)
 Say = Callable[[str], None]
 """Gets a word on what a build is doing."""
+Secret = Mapping[str, str]
+"""Variables of a secret; what holds one is written nowhere."""
+_NONE: Secret = {}
 _PATIENCE = 5.0
 """Seconds that a builder may take to clear up."""
 _LINE = 1 << 20
@@ -51,22 +54,22 @@ class Images:
         self.farms.mkdir(mode=0o700, parents=True, exist_ok=True)
         root.chmod(0o700)
 
-    async def fit(self, image: Fields, environment: Mapping[str, str], say: Say) -> Fitting:
+    async def fit(self, image: Fields, environment: Mapping[str, str], say: Say, registry: Secret = _NONE) -> Fitting:
         """Return how a sandbox with this image is fitted out; what is missing is built, and `say` hears of it.
 
         `environment`: the asking process's, of which indexes and proxies count. Cancelling ends the build, which keeps its whole
-        steps. Raises ImageFailed.
+        steps. `registry`: who asks the registry that it begins with. Raises ImageFailed.
         """
         if within.BUILT_ON in image:
             environment = within.ENVIRONMENT
         recipe, seen = resolve(within.to_build(image), Records(self.root)), from_dict(image["base"])
         if isinstance(recipe.base, MirrorBase) and not recipe.steps:
             return Fitting.mirror(recipe.base).showing(self.farms)
-        built = await self._built(recipe, environment, say)
+        built = await self._built(recipe, environment, say, registry)
         if isinstance(recipe.base, MirrorBase):
             fitting = Fitting.mirror(seen if isinstance(seen, MirrorBase) else recipe.base)
         else:
-            guest = await self._built(Image(recipe.base).pip_install(*GUEST_NEEDS), environment, say)
+            guest = await self._built(Image(recipe.base).pip_install(*GUEST_NEEDS), environment, say, registry)
             roots = tuple(image.get("roots", ()))
             if built.inside:
                 fitting = Fitting.own(built.inside, built.version, roots)
@@ -111,7 +114,9 @@ class Images:
     async def ask(self, op: str, args: Fields, say: Say) -> Fields:
         """Answer a question about images, or build one; see asking.py."""
         if op == "build":
-            return (await self._built(Image.from_dict(args["image"]), dict(args.get("environment", {})), say)).to_dict()
+            registry = (args.get("secrets") or {}).get("registry") or {}
+            image, environment = Image.from_dict(args["image"]), dict(args.get("environment", {}))
+            return (await self._built(image, environment, say, registry)).to_dict()
         return await asyncio.to_thread(asking.answer, self.root, op, args)
 
     def _tidy(self) -> None:
@@ -128,16 +133,16 @@ class Images:
     def _farms_of(self, built: Built) -> list[Path]:
         return [self.farms / tree for tree in built.trees]
 
-    async def _built(self, image: Image, environment: Mapping[str, str], say: Say) -> Built:
-        return find(image, self.root) or await self._build(image, environment, say)
+    async def _built(self, image: Image, environment: Mapping[str, str], say: Say, registry: Secret) -> Built:
+        return find(image, self.root) or await self._build(image, environment, say, registry)
 
-    async def _build(self, image: Image, environment: Mapping[str, str], say: Say) -> Built:
+    async def _build(self, image: Image, environment: Mapping[str, str], say: Say, registry: Secret) -> Built:
         asked = {name: value for name, value in environment.items() if CARRIED.fullmatch(name)}
         inside = environment is within.ENVIRONMENT  # else what whoever started the backend had set for itself does not count
         own = {name: value for name, value in os.environ.items() if inside or not CARRIED.fullmatch(name)}
         async with _builder(self.root, own | asked) as process:
             assert process.stdin is not None and process.stdout is not None
-            process.stdin.write(json.dumps(image.to_dict()).encode())
+            process.stdin.write(json.dumps(image.to_dict() | {"registry": registry}).encode())
             process.stdin.close()
             async for line in process.stdout:
                 told = json.loads(line)

@@ -15,18 +15,6 @@ from remora.cli import table
 from remora.errors import InputError, RemoteError, RunEnded
 
 
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    """Return what runs a command line in this process, and gives its exit code, output and errors."""
-
-    def run(*words: str) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as left:
-            cli.main(list(words), prog_name="remora")
-        return left.value.code, *capsys.readouterr()  # type: ignore[return-value]  # always a number here
-
-    return run
-
-
 def test_nothing_heavy_is_loaded_before_a_command_runs() -> None:
     """`remora --help` loads click, and none of what commands work with."""
     heavy = [

@@ -79,7 +79,7 @@ def test_every_option():
     """Every option of the table ends up where CellOptions says."""
     found = read(
         "on=here gpu=A100,H100:2 cpu=0.5 memory=1GiB timeout=2s idle=20m files=ro session=second jail=landlock env=A=1 "
-        "pip='a>=1,<2 b' apt='curl xz-utils' requirements=r.txt python=3.12 image=mine "
+        "pip='a>=1,<2 b' apt='curl xz-utils' requirements=r.txt secret=hf,.env python=3.12 image=mine "
         "-i x,y --out model --no-sync --detach --fresh --both"
     )
     assert found == CellOptions(
@@ -92,6 +92,7 @@ def test_every_option():
         pip=("a>=1,<2", "b"),
         apt=("curl", "xz-utils"),
         requirements=("r.txt",),
+        secrets=("hf", ".env"),
         python="3.12",
         image="mine",
         timeout=2.0,

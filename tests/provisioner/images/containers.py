@@ -34,24 +34,29 @@ _NEEDED = ("*.py", "collections/*.py", "encodings/*.py", "importlib/*.py", "re/*
 class Registry:
     """A registry that listens on a port of this machine and keeps its images below a folder."""
 
-    def __init__(self, place: Path) -> None:
-        """Start it, and return when it listens."""
+    def __init__(self, place: Path, users: str = "") -> None:
+        """Start it, and return when it listens; with `users`, lines as htpasswd makes them, it asks for a password."""
         place.mkdir()
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.host = f"127.0.0.1:{free.getsockname()[1]}"
         config = place / "config.yml"
         config.write_text(f"version: 0.1\nstorage: {{filesystem: {{rootdirectory: {place}}}}}\nhttp: {{addr: '{self.host}'}}\n")
+        if users:
+            (place / "users").write_text(users)
+            with config.open("a") as file:
+                file.write(f"auth: {{htpasswd: {{realm: test, path: {place / 'users'}}}}}\n")
         # what it says is read to the end by somebody: it would not survive a pipe that nobody reads
         command = f"docker-registry serve {config} 2>&1 | {{ sed -u '/listening on/q'; cat >/dev/null; }}"
         self._process = subprocess.Popen(["/bin/sh", "-c", command], stdout=subprocess.PIPE, start_new_session=True)
         assert self._process.stdout is not None
         assert any(b"listening on" in line for line in self._process.stdout), "docker-registry did not start"
 
-    def push(self, place: Path, name: str, layers: list[bytes], config: Mapping[str, Any]) -> str:
-        """Push an image with these layers and return its reference."""
+    def push(self, place: Path, name: str, layers: list[bytes], config: Mapping[str, Any], user: str = "") -> str:
+        """Push an image with these layers, as `user:password`, and return its reference."""
         layout(place, layers, config)
         reference = f"{self.host}/{name}"
         words = ["--quiet", "--insecure-policy", "--dest-tls-verify=false", f"oci:{place}", f"docker://{reference}"]
+        words += ["--dest-creds", user] if user else []
         subprocess.run(["skopeo", "copy", *words], check=True)
         return reference
 

@@ -1,5 +1,7 @@
 """`python -m remora_provisioner.images.build ROOT [PARENT]`: an image as JSON on standard input, lines of JSON for what happens.
 
+Beside the image stands `registry`: variables of the secret that it begins with, which no child of ours inherits.
+
 Lines: {"stage", "text", "step", "of", "seconds"} …, and at last {"built": …} or {"error": …}. Exit status 0 if it was built, 1 if
 not. Law: ends with its parent, and takes every command that it started along.
 """
@@ -29,8 +31,9 @@ def main() -> int:
     signal.signal(signal.SIGTERM, _leave)
     _end_with_parent(int(sys.argv[2]) if len(sys.argv) > 2 else os.getppid())  # which may have died while we started
     try:
-        image = Image.from_dict(json.load(sys.stdin))
-        built = build(image, Path(sys.argv[1]).absolute(), lambda progress: _write(asdict(progress)))
+        told = json.load(sys.stdin)
+        image, registry = Image.from_dict(told), told.get("registry") or {}
+        built = build(image, Path(sys.argv[1]).absolute(), lambda progress: _write(asdict(progress)), registry)
     except RemoraError as error:
         _write({"error": error.to_dict()})
         return 1

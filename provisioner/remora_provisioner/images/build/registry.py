@@ -7,10 +7,12 @@ unpacked anywhere. A layer that is here already is not read again.
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -64,22 +66,30 @@ def _fetch(work: Work, part: RegistryBase, folder: Path) -> None:
         raise work.failed("skopeo is not installed on this machine", "install it: apt-get install skopeo")
     work.say(f"fetching {part.reference}")
     words = ["--src-tls-verify=false"] if _HERE.match(part.reference) else []
-    if part.secret:
-        words += ["--src-authfile", str(_authfile(work, part))]
-    advice = "see that the name is right, that this machine reaches the registry, and that no secret= is missing"
-    work.run(["skopeo", "copy", "--quiet", *words, f"docker://{part.reference}", f"dir:{folder}"], advice=advice)
+    advice = "see that the name is right, that this machine reaches the registry, and that its secret= is right and not missing"
+    with contextlib.ExitStack() as until_fetched:
+        if part.secret:
+            words += ["--src-authfile", until_fetched.enter_context(_authfile(work, part))]
+        work.run(["skopeo", "copy", "--quiet", *words, f"docker://{part.reference}", f"dir:{folder}"], advice=advice)
 
 
-def _authfile(work: Work, part: RegistryBase) -> Path:
-    """Write down who asks, where nobody else reads it: words of a command can be read by all."""
-    values = [os.environ.get(name, "") for name in _SECRET]
+@contextlib.contextmanager
+def _authfile(work: Work, part: RegistryBase) -> Iterator[str]:
+    """Write down who asks, in memory: words of a command can be read by all, and what is on a disk may stay there."""
+    values = [work.registry.get(name, "") for name in _SECRET]
     if not all(values):
-        raise work.failed(f"the secret {part.secret!r} does not give {' and '.join(_SECRET)}", "set both in it")
-    host = part.reference.split("/")[0]
-    file = work.folder / "auth.json"
-    file.touch(mode=0o600)
-    file.write_text(json.dumps({"auths": {host: {"auth": base64.b64encode(":".join(values).encode()).decode()}}}))
-    return file
+        advice = f"write: remora secret set {part.secret} {' '.join(_SECRET)}"
+        raise work.failed(f"the secret {part.secret!r} does not give {' and '.join(_SECRET)}", advice)
+    auth = base64.b64encode(":".join(values).encode()).decode()
+    with os.fdopen(os.memfd_create("remora-registry"), "wb", buffering=0) as file:
+        file.write(json.dumps({"auths": {_host(part.reference): {"auth": auth}}}).encode())
+        yield f"/proc/{os.getpid()}/fd/{file.fileno()}"
+
+
+def _host(reference: str) -> str:
+    """Return the registry of a reference, as skopeo looks for it: a first part that can be no name is one."""
+    first, slash, _ = reference.partition("/")
+    return first if slash and (set(".:") & set(first) or first == "localhost") else "docker.io"
 
 
 def _layer(work: Work, folder: Path, digest: str) -> Tree:

@@ -11,7 +11,7 @@ import contextlib
 import fcntl
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -47,9 +47,12 @@ class Progress:
     """Seconds that this step took the last time, or steps of its kind take; 0: not known."""
 
 
-def build(image: Image, root: Path, say: Callable[[Progress], None]) -> Built:
-    """Build an image, or find it built, in the store and records below `root`. Raises ImageFailed, StoreRefused."""
-    making = Build(image, root, say)
+def build(image: Image, root: Path, say: Callable[[Progress], None], registry: Mapping[str, str] | None = None) -> Built:
+    """Build an image, or find it built, in the store and records below `root`. Raises ImageFailed, StoreRefused.
+
+    `registry`: who asks the registry that it begins with.
+    """
+    making = Build(image, root, say, registry or {})
     with building(root):
         return making.run()
 
@@ -57,10 +60,10 @@ def build(image: Image, root: Path, say: Callable[[Progress], None]) -> Built:
 class Build:
     """One build, from the base up."""
 
-    def __init__(self, image: Image, root: Path, say: Callable[[Progress], None]) -> None:
+    def __init__(self, image: Image, root: Path, say: Callable[[Progress], None], registry: Mapping[str, str]) -> None:
         self._root, self._say, self._begun = root, say, time.monotonic()
         self._store, self._records = Store(root), Records(root)
-        self._expected = 0.0
+        self._expected, self._registry = 0.0, registry
         self._image = resolve(image, self._records)
         self._keys = keys_here(self._image)
 
@@ -144,7 +147,7 @@ class Build:
         path.unlink(missing_ok=True)
         with workplace(self._store) as folder, path.open("ab") as log:  # commands in jails append to it, too
             tell, below = self._teller(task.part.kind, number), self._tree(stack.trees)
-            yield Work(self._root, self._store, self._records, base, below, stack, task, folder, log, tell)
+            yield Work(self._root, self._store, self._records, base, below, stack, task, folder, log, tell, self._registry)
 
     @contextlib.contextmanager
     def _lock(self, key: str, number: int) -> Iterator[None]:

@@ -70,6 +70,8 @@ class Work:
     """Empty, on the store's file system, gone when the step ends."""
     log: IO[bytes]
     tell: Callable[[str], None]
+    registry: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Who asks the registry that the image begins with."""
 
     def say(self, text: str) -> None:
         """Tell whoever waits what is going on, and write it down."""
