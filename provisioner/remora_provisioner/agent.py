@@ -114,7 +114,8 @@ class Agent:
             directory.mkdir(mode=0o700, parents=True)
             self._caches.mkdir(mode=0o700, exist_ok=True)
             order, notices = self._order(sandbox, directory, spec, fitting, facts)
-            view.lend_caches(directory / SCRATCH / "home", self._caches, order.host_id)
+            owner = order.host_id if order.jail == "bubblewrap" else None  # the others stay who they are
+            view.lend_caches(directory / SCRATCH / "home", self._caches, owner)
             order.save()
             self._listener.sandbox_changed(sandbox, SandboxState.STARTING.value, {"jail": order.jail})
             await self._take(sandbox, self._start(sandbox, directory, opening.environment))

@@ -56,8 +56,8 @@ def test_another_system_is_another_sandbox(notebook: Notebook, session: str) -> 
 @mmdebstrap
 def test_a_system_of_its_own(notebook: Notebook, session: str) -> None:
     """A Debian with its own Python: variables and files go both ways, its packages grow, nothing of the machine's is seen."""
-    line = f"session={session} image={{remora.Image.debian_slim()}}"
-    code = "import os, platform, sys\nx.append(os.path.exists('/usr/bin/git'))\nopen('from-debian', 'w').close()\nsys.executable"
+    line = f"session={session} image={{remora.Image.debian_slim().apt_install('hello')}}"
+    code = "import os, platform, subprocess\nx.append(os.path.exists('/usr/bin/git'))\nopen('from-debian', 'w').close()"
     assert notebook.run("import remora; x = [1]").ok
     ran = notebook.remote(code, line, timeout=240)
     if not ran.ok and "Failed to fetch" in ran.error:
@@ -66,5 +66,6 @@ def test_a_system_of_its_own(notebook: Notebook, session: str) -> None:
     assert notebook.run("x").result == "[1, False]"
     assert (notebook.folder / "from-debian").exists()
     assert notebook.remote("sorted(x), platform.freedesktop_os_release()['ID']", line).result == "([False, 1], 'debian')"
-    more = line.replace("debian_slim()", "debian_slim().pip_install('six')")
+    assert notebook.remote("subprocess.getoutput('hello')", line).result == "'Hello, world!'"
+    more = line.replace("')}", "').pip_install('six')}")
     assert notebook.remote("import six; six.__name__, len(x)", more, timeout=120).result == "('six', 2)"

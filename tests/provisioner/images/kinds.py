@@ -382,7 +382,10 @@ class DebianKind(Base):
     name = "debian"
     marks = (debian, mmdebstrap)
     says = "there is such a release"
-    look = "grep -q bookworm /etc/os-release && echo made"
+    look = (
+        "grep -q bookworm /etc/os-release && python3 -c 'import json' && test -s /etc/resolv.conf && "
+        "! test -e /usr/share/man/man1/ls.1.gz && ! ls /var/lib/apt/lists/* /var/cache/apt/* 2>/dev/null && echo made"
+    )
 
     def variables(self) -> dict[str, str]:
         """See Kind."""

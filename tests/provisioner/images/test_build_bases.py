@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 from provisioner.images.containers import Registry, layer, needed, python_layer
-from provisioner.images.systems import debian, look, mmdebstrap
+from provisioner.images.systems import look
 from provisioner.images.test_build import left, pip, quiet
 from provisioner.images.wheels_by_hand import make_wheel
 from remora.errors import ImageFailed, StoreRefused
 from remora.images import Image
 from remora_provisioner.images.build.interpreters import find_python, follow, has_musl
-from remora_provisioner.images.build.run import Progress, build
+from remora_provisioner.images.build.run import build
 from remora_provisioner.images.records import Records
 from remora_provisioner.images.store import Store
 from remora_provisioner.images.tree import File, Link, Tree
@@ -23,22 +23,6 @@ from provisioner import needs
 pytestmark = needs.namespaces
 buildah = pytest.mark.skipif(shutil.which("buildah") is None, reason="needs Debian: the package buildah")
 A = "a" * 64
-
-
-@debian
-@mmdebstrap
-def test_a_debian_of_its_own(root: Path, tmp_path: Path) -> None:
-    """Its Python runs in a sandbox that sees nothing of the machine's system; packages and commands come on top; found again."""
-    image = Image.debian_slim().apt_install("hello").run_commands("mkdir /data && hello > /data/said && python3 -V")
-    built = build(image, root, quiet)
-    assert (built.root, built.inside, len(built.layers)) == (True, f"/usr/bin/python{built.version}", 3)
-    told = look(built, root, tmp_path, f"{built.inside} -c 'print(6 * 7)'; cat /data/said /etc/resolv.conf")
-    assert told.splitlines()[:2] == ["42", "Hello, world!"] and Path("/etc/resolv.conf").read_text().strip() in told
-    paths = {entry.path for entry in Store(root).load(built.layers[0]).entries}
-    assert not {path for path in paths if path.startswith(("usr/share/man/man1/", "var/lib/apt/lists/", "var/cache/apt/"))}
-    assert (left(root), Store(root).verify()) == ([], [])
-    heard: list[Progress] = []
-    assert build(image, root, heard.append) == built and heard == []
 
 
 @needed
