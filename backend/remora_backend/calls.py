@@ -52,6 +52,11 @@ class _Waiting:
     secrets: Fields = field(repr=False)
 
 
+def _secrets_of(spec: Fields) -> list[str]:
+    """Return the secrets that a spec names: for the sandbox, and for its image's registry."""
+    return [*spec.get("secrets", ()), *filter(None, [spec["image"]["base"].get("secret")])]
+
+
 def _secrets_lost(names: list[str]) -> RunEnded:
     text = f"the backend was away, and knows no more what the secrets {', '.join(names)} hold; call it again"
     return RunEnded(text, reason=EndReason.SECRETS_LOST.value)
@@ -124,8 +129,8 @@ class CallDesk:
         """Queue again what was queued when the backend went away."""
         for run, facts in list(self._fleet.runs.items()):
             if facts["state"] == RunState.QUEUED.value and not facts.get("sandbox") and (self._runs / run / _INPUT).exists():
-                if facts["spec"].get("secrets"):
-                    self._end(run, _secrets_lost(facts["spec"]["secrets"]))
+                if names := _secrets_of(facts["spec"]):
+                    self._end(run, _secrets_lost(names))
                 else:
                     self._enqueue(run, self._pool_of(facts["spec"], {}), facts.get("within"))
 

@@ -20,6 +20,8 @@ from .masking import Mask, Veil
 from .runlog import Follower, RunLog
 
 LOG_NAME = "log"
+_LATE = 0.5
+"""Seconds that text which may be half of a secret waits for the rest when its run has ended."""
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 
 
@@ -84,6 +86,7 @@ class SupervisedRun:
         self._changed = changed
         self._followers: set[Follower] = set()
         self._log, self._path, self._veil = log, log.path, Veil(mask)
+        self._late: asyncio.TimerHandle | None = None
         self._warned = False
 
     def note_queued(self) -> None:
@@ -124,9 +127,12 @@ class SupervisedRun:
         """Record what the guest has to say of the run, without the values of secrets."""
         for masked in self._veil.through(kind, content):
             self.record(kind, masked, self._veil.over(buffers))
+        if self.ended and self._late is None:  # no end will come that lets out what waits
+            self._late = asyncio.get_running_loop().call_later(_LATE, self._let_out)
 
     def _let_out(self) -> None:
         """Record text that might have been the beginning of a secret, and was not."""
+        self._late = _replaced(self._late, None)
         for content in self._veil.rest():
             self.record("output", content)
 

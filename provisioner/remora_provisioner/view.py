@@ -7,6 +7,7 @@ nothing of the image is ever touched.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -53,7 +54,8 @@ def lend_caches(home: Path, caches: Path, owner: int | None) -> None:
     if owner is not None:
         os.chown(place, owner, owner)
     for name in CACHES:
-        (caches / name).mkdir(mode=0o700, exist_ok=True)
+        with contextlib.suppress(FileExistsError):  # whatever code has put there
+            (caches / name).mkdir(mode=0o700)
         (place / name).symlink_to(caches / name)
 
 

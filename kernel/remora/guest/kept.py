@@ -12,6 +12,7 @@ from ..errors import SendError
 from ..sync.codec import Encoded
 
 _SHORTEST = 4  # characters, as for what is masked in output
+_WORDS = frozenset({"true", "false", "none", "null"})
 _values: dict[str, tuple[bytes, ...]] = {}
 
 
@@ -24,7 +25,7 @@ def take() -> None:
 def add(variables: Mapping[str, str]) -> None:
     """Learn of more secrets."""
     for name, value in variables.items():
-        if len(value) >= _SHORTEST:
+        if len(value) >= _SHORTEST and value.lower() not in _WORDS:
             _values[name] = (*_values.get(name, ()), value.encode(), value.encode("utf-32-le"))
 
 

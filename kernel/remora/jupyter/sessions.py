@@ -108,7 +108,8 @@ class Sessions:
 
     def keep(self) -> None:
         """Keep what the sessions have for a kernel that is started again, if that has changed."""
-        earlier = {name: image for name, image in (self._earlier or {}).items() if name not in self.named}
+        had = {one.name for one in self.named.values() if one.image is not None}
+        earlier = {name: image for name, image in (self._earlier or {}).items() if name not in had}
         images = earlier | {one.name: one.image for one in self.named.values() if one.image is not None and one.image.steps}
         if images != self._saved:
             self._saved = images

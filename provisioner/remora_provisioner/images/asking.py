@@ -87,22 +87,27 @@ def gc(root: Path, args: Fields) -> Fields:
 
     Published images, and what living sandboxes run in, stay.
     """
+    _empty_caches(root)
+    return _collect(root, args)
+
+
+def tidy(root: Path, most: int) -> None:
+    """Collect if the store has grown beyond `most` bytes. Not while something is built: whoever ends last does it."""
+    with contextlib.suppress(BlockingIOError), building(root, alone=True):
+        if Store(root).size() > most:
+            _collect(root, {"most": most})
+
+
+def _collect(root: Path, args: Fields) -> Fields:
     store, records = Store(root), Records(root)
     for record in _surplus(root, store, records, args.get("most")):
         records.remove(record.key)
-    _empty_caches(root)
     grace = {"grace": float(args["grace"])} if "grace" in args else {}
     freed = collect(store, (tree for record in records.all() for tree in record.made_of), **grace)
     for path in (root / "opened").glob("*"):
         if path.name not in store.trees():
             path.unlink(missing_ok=True)
     return {"trees": freed.trees, "objects": freed.objects, "bytes": freed.bytes, "size": store.size()}
-
-
-def tidy(root: Path, most: int) -> None:
-    """Collect if the store has grown beyond `most` bytes."""
-    if Store(root).size() > most:
-        gc(root, {"most": most})
 
 
 QUESTIONS: dict[str, Callable[[Path, Fields], Fields]] = {

@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from provisioner.images.wheels_by_hand import make_source, make_wheel
 from remora.errors import ImageFailed, OptionError, StoreRefused
 from remora.images import Image
 from remora.images.steps import Part, PythonBase
-from remora_provisioner.images.build import resolver
+from remora_provisioner.images.build import pinned, resolver
 from remora_provisioner.images.build.local import ignored
 from remora_provisioner.images.build.run import Progress, build
 from remora_provisioner.images.built import Built, find
@@ -223,6 +224,35 @@ def test_a_digest_that_was_asked_for(root: Path, wheels: Path) -> None:
     with pytest.raises(OptionError, match="--hash=sha256:"):
         build(pip(BARE, wheels, "lower --hash=md5:00"), root, quiet)
     assert (left(root), Store(root).verify()) == ([], [])
+
+
+A, B, C = ("a" * 64, "b" * 64, "c" * 64)
+
+
+@pytest.mark.parametrize(
+    ("files", "wanted", "kept"),
+    [
+        ("wheels = [{ url = 'w', hashes = { sha256 = 'A' } }, { url = 'v', hashes = { sha256 = 'B' } }]", "B", "B"),
+        ("wheels = [\n    { url = 'w', hashes = { sha256 = 'A' } },\n    { url = 'v', hashes = { sha256 = 'B' } },\n]", "A", "A"),
+        ("sdist = { url = 's', hashes = { sha256 = 'C' } }\nwheels = [{ url = 'w', hashes = { sha256 = 'A' } }]", "C", ""),
+        ("wheels = [{ url = 'w', hashes = { sha256 = 'A' } }]", "C", None),
+        ("vcs = { type = 'git', url = 'u', commit-id = '1' }", "A", None),
+        ("directory = { path = 'p' }", "A", None),
+    ],
+)
+def test_files_that_a_requirement_allows(files: str, wanted: str, kept: str | None) -> None:
+    """Of several wheels those stay whose digest was asked for; what has no digest, or another one, is refused."""
+    names = {"A": A, "B": B, "C": C}
+    for name, digest in names.items():
+        files = files.replace(f"'{name}'", f'"{digest}"')
+    part = f'[[packages]]\nname = "x-y"\nversion = "1"\n{files}\n'.replace("'", '"')
+    allowed = {"x-y": {names[wanted]}}
+    if kept is None:
+        with pytest.raises(StoreRefused, match="x-y 1 is not what the requirement asks for"):
+            pinned.check("", [part], allowed)
+        return
+    package = tomllib.loads(pinned.check("", [part], allowed))["packages"][0]
+    assert [wheel["hashes"]["sha256"] for wheel in package["wheels"]] == [names[one] for one in kept]
 
 
 def test_a_wheel_that_is_not_what_its_lock_says(root: Path, wheels: Path) -> None:

@@ -6,6 +6,7 @@ import base64
 import signal
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,11 +17,12 @@ from remora.errors import ImageFailed
 from remora.images import Image
 from remora.images.steps import PythonBase
 from remora_provisioner import jails
-from remora_provisioner.images import asking
+from remora_provisioner.images import asking, gc
 from remora_provisioner.images.build import system
 from remora_provisioner.images.build.apt import read_status
 from remora_provisioner.images.build.run import Progress, build
 from remora_provisioner.images.built import find
+from remora_provisioner.images.lock import building
 from remora_provisioner.images.records import Records
 from remora_provisioner.images.store import Store
 
@@ -213,6 +215,23 @@ def test_layers_are_kept_and_collected(root: Path) -> None:
     Store(root).release("sandbox")
     asking.gc(root, {"grace": 0.0, "most": 0})
     assert find(image, root) is None and Store(root).trees() == set()
+
+
+def test_a_store_that_grows_too_large(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was used longest ago goes when the store is beyond its size, but not while something is being built."""
+    older, newer = (BARE.run_commands(f"mkdir /data; head -c 200000 /dev/urandom > /data/{name}") for name in ("older", "newer"))
+    build(older, root, quiet)
+    build(newer, root, quiet)
+    monkeypatch.setattr(asking, "_RECENT", 0.0)
+    monkeypatch.setattr(asking, "collect", partial(gc.collect, grace=0.0))
+    (root / "uv-cache").mkdir(exist_ok=True)
+    with building(root):
+        asking.tidy(root, 300_000)
+    asking.tidy(root, 500_000)
+    assert len(Store(root).trees()) == 2
+    asking.tidy(root, 300_000)
+    assert find(older, root) is None and find(newer, root) is not None
+    assert (root / "uv-cache").is_dir()
 
 
 # ---- run_function

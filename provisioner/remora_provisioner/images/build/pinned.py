@@ -8,10 +8,14 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Iterable
+from typing import Any
 
 from remora.errors import OptionError, StoreRefused
 
 _HASH = re.compile(r"\s+--hash[= ](\w+):([0-9A-Fa-f]+)")
+_WHEELS = re.compile(r"(?ms)^wheels = \[.*?\]\s*$")
+_FILE = re.compile(r'\{[^{}]*hashes = \{ sha256 = "([0-9a-f]+)" \}[^{}]*\}\s*,?')
+"""One wheel of a lock, as uv writes it."""
 _PROJECT = re.compile(r"[A-Za-z0-9._-]+")
 _MISMATCH = re.compile(r"(?s)Hash mismatch for `([^`]+)`.*?Computed:\s+(\S+)")
 
@@ -30,19 +34,33 @@ def split(requirements: Iterable[str]) -> tuple[list[str], dict[str, set[str]]]:
     return plain, allowed
 
 
-def check(lock: str, allowed: dict[str, set[str]]) -> None:
-    """Raise StoreRefused if a package of the lock has another digest than was asked for."""
-    for package in tomllib.loads(lock).get("packages", ()) if allowed else ():
-        wanted = allowed.get(_project(package["name"]))
-        files = package.get("wheels") or [file for key in ("sdist", "archive") if (file := package.get(key))]
-        found = {str(file.get("hashes", {}).get("sha256", "none")) for file in files}
-        if wanted is not None and not found <= wanted:
-            name = f"{package['name']} {package.get('version', '')}".strip()
-            raise StoreRefused(
-                f"{name} is not what the requirement asks for: its sha256 is {', '.join(sorted(found - wanted))}; "
-                "see who changed it, or correct --hash",
-                reason="wrong-digest",
-            )
+def check(head: str, parts: Iterable[str], allowed: dict[str, set[str]]) -> str:
+    """Return a lock, given as its head and packages, with those files alone that were asked for.
+
+    Raises StoreRefused for a package of which none is left.
+    """
+    return head + "".join(_checked(part, allowed) for part in parts)
+
+
+def _checked(part: str, allowed: dict[str, set[str]]) -> str:
+    package = tomllib.loads(part)["packages"][0]
+    wanted = allowed.get(_project(package["name"]))
+    if wanted is None:
+        return part
+    other = [file for key in ("sdist", "archive") if (file := package.get(key))]
+    found = {_digest(file) for file in (*package.get("wheels", ()), *other)}
+    kept = _WHEELS.sub(lambda wheels: _FILE.sub(lambda file: file[0] if file[1] in wanted else "", wheels[0]), part)
+    if not tomllib.loads(kept)["packages"][0].get("wheels") and not wanted.intersection(map(_digest, other)):
+        name, told = f"{package['name']} {package.get('version', '')}".strip(), ", ".join(sorted(found)) or "none that is known"
+        raise StoreRefused(
+            f"{name} is not what the requirement asks for: its sha256 is {told}; see who changed it, or correct --hash",
+            reason="wrong-digest",
+        )
+    return kept
+
+
+def _digest(file: dict[str, Any]) -> str:
+    return str(file.get("hashes", {}).get("sha256", "none"))
 
 
 def mismatch(log: str) -> StoreRefused | None:

@@ -11,7 +11,7 @@ from remora.images.steps import Part, Pip
 from ..tree import Tree
 from . import pinned
 from .resolver import Resolver
-from .wheels import tree_of
+from .wheels import split_lock, tree_of
 from .work import Made, Work
 
 
@@ -24,7 +24,7 @@ def install(work: Work, step: Part) -> Made:
         work.say(f"looking for {', '.join(step.requirements[:5])}{' …' if len(step.requirements) > 5 else ''}")
         wanted, allowed = pinned.split(step.requirements)
         lock = resolver.lock(wanted)
-        pinned.check(lock, allowed)
+        lock = pinned.check(*split_lock(lock), allowed) if lock else ""
     if not lock:
         work.say("everything is installed already")
         return Made(Tree())

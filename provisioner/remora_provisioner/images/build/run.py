@@ -77,6 +77,8 @@ class Build:
             stack = stack.above(step, self._step(number, step, base, stack) if step.kind in STEPS else None)
         for tree in (*stack.trees, *stack.layers):
             self._store.farm(tree)
+        for key in self._keys:  # what a long build stands on is not old when it ends
+            self._records.touch(key)
         return Built.of(self._keys, base, stack)
 
     def _check_kind(self, part: Part) -> None:

@@ -40,9 +40,15 @@ class Wheel:
     key: str
 
 
+def split_lock(lock: str) -> tuple[str, list[str]]:
+    """Return a lock's head and the text of each package."""
+    head, *parts = _PACKAGE.split(lock)
+    return head, parts
+
+
 def read_lock(lock: str, python: str, salt: str = "") -> tuple[str, list[Wheel]]:
     """Return a lock's head and its packages; `salt` goes into the keys of those that no hash describes, such as folders."""
-    head, *parts = _PACKAGE.split(lock)
+    head, parts = split_lock(lock)
     return head, [_wheel(part, python, salt) for part in parts]
 
 
