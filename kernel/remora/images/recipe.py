@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import secrets
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,7 +19,6 @@ from ..errors import InputError, OptionError
 from . import steps as s
 from .elsewhere import imports_elsewhere
 from .files import state_of
-from .functions import script_of
 from .mirror import Mirror, guest_file, roots_here
 
 FORMAT = "1"
@@ -147,6 +145,8 @@ class Image:
 
         It goes as source text, with the modules, functions and plain values that it uses.
         """
+        from .functions import script_of  # found late: whoever builds is given the script
+
         script = script_of(raw_f, tuple(args), kwargs or {})
         return self._with(s.RunFunction(raw_f.__name__, script, _force(force_build)))
 
@@ -300,7 +300,7 @@ def _words(given: Iterable[object]) -> tuple[str, ...]:
 
 
 def _force(force_build: bool) -> str:
-    return secrets.token_hex(8) if force_build else ""
+    return os.urandom(8).hex() if force_build else ""
 
 
 def _text(path: Path) -> str:

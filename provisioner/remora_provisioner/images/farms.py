@@ -13,6 +13,8 @@ import shutil
 import stat
 from pathlib import Path
 
+from remora.errors import StoreRefused
+
 from .objects import Objects, object_mode, object_name
 from .paths import parents
 from .scanning import OPAQUE
@@ -23,7 +25,10 @@ _MODE = 0o755
 
 
 def make_farm(tree: Tree, objects: Objects, work: Work, farm: Path) -> None:
-    """Make the tree real at `farm`; whoever else does so at the same time makes the same, and the first one stays."""
+    """Make the tree real at `farm`; whoever else does so at the same time makes the same, and the first one stays.
+
+    StoreRefused with "malformed" if an object is not there.
+    """
     place = Path(work.place())
     place.mkdir()
     try:
@@ -48,6 +53,9 @@ def _fill(place: Path, tree: Tree, objects: Objects) -> None:
             if isinstance(entry, File):
                 try:
                     link(object_name(entry.digest, entry.executable), entry.path, src_dir_fd=source, dst_dir_fd=target)
+                except FileNotFoundError:
+                    text = f"{entry.path!r} is not in the store as promised; build the image again"
+                    raise StoreRefused(text, reason="malformed") from None
                 except OSError as error:
                     if error.errno != errno.EMLINK:
                         raise

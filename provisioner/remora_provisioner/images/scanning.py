@@ -11,7 +11,6 @@ import collections
 import os
 import stat
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from remora.errors import StoreRefused
@@ -45,6 +44,8 @@ class Scan:
                 files.append((path, facts))
             else:
                 entries += self._other(path, facts)
+        from concurrent.futures import ThreadPoolExecutor  # found late: what is found in the store is not taken in
+
         with ThreadPoolExecutor(_THREADS, "scan") as pool:
             works = [pool.submit(self._take_all, files) for _ in range(_THREADS)]
         for work in works:

@@ -113,6 +113,8 @@ class Tree:
         united = cls(tuple(sorted(found.values(), key=_order)))
         if len(trees) > 1:
             check_links(_links(united.entries), system=True)
+        lines = {entry.path: line for tree in trees for entry, line in zip(tree.entries, tree._lines, strict=True)}
+        united.__dict__["_bytes"] = b"".join([lines[entry.path] for entry in united.entries])
         return united
 
     def to_bytes(self) -> bytes:
@@ -122,6 +124,10 @@ class Tree:
     @cached_property
     def _bytes(self) -> bytes:
         return "".join([_dump(_row(entry)) + "\n" for entry in self.entries]).encode("ascii")
+
+    @property
+    def _lines(self) -> list[bytes]:
+        return self._bytes.splitlines(keepends=True)
 
     @cached_property
     def digest(self) -> str:

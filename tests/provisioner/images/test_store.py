@@ -174,6 +174,19 @@ def test_a_tree_is_saved_only_with_its_objects(store: Store):
     assert store.load(store.save(Tree.of([File("a", digest, 5), Gone("b")]))).size == 5
 
 
+def test_a_tree_is_saved_and_made_real_in_one_go(store: Store, tmp_path: Path):
+    """The same as one after the other; nothing is kept of a tree whose objects are not all there."""
+    tree = store.scan(fill(tmp_path / "f", a=b"a", d__b=b"b"))
+    digest = store.save_real(tree)
+    assert store.load(digest) == tree
+    assert store.scan(store.root / "farms" / digest, link=False) == tree
+    assert store.save_real(tree) == store.save(tree) == digest
+    with pytest.raises(StoreRefused) as refused:
+        store.save_real(Tree.of([*tree.entries, File("d/c", sha(b"x"), 1)]))
+    assert refused.value.reason == "malformed"
+    assert (store.trees(), os.listdir(store.root / "farms"), os.listdir(store.root / "work")) == ({digest}, [digest], [])
+
+
 @pytest.mark.parametrize("damage", [b"", b"garbage", b"\x78\x9c\x03\x00\x00\x00\x00\x01"])
 def test_a_damaged_tree_is_not_loaded(store: Store, damage: bytes):
     """Nor is one that is whole and not itself; verify says so."""

@@ -177,4 +177,6 @@ def test_a_union_of_many_is_that_of_one_after_the_other(many: list[list[Entry]])
     except StoreRefused:
         return
     assert Tree.union(found) == reduce(Tree.merged, found, Tree())
-    assert Tree.from_known_bytes(Tree.union(found).to_bytes()) == Tree.union(found)
+    united = Tree.union(found)
+    assert Tree.from_known_bytes(united.to_bytes()) == united
+    assert united.to_bytes() == Tree(united.entries).to_bytes()

@@ -9,6 +9,7 @@ not. Law: ends with its parent, and takes every command that it started along.
 from __future__ import annotations
 
 import ctypes
+import gc
 import json
 import os
 import signal
@@ -28,6 +29,7 @@ _PR_SET_PDEATHSIG = 1
 
 def main() -> int:
     """Build what standard input describes."""
+    gc.disable()  # a build makes many thousands of entries and few cycles, and ends soon
     signal.signal(signal.SIGTERM, _leave)
     _end_with_parent(int(sys.argv[2]) if len(sys.argv) > 2 else os.getppid())  # which may have died while we started
     try:
@@ -61,4 +63,4 @@ def _leave(number: int, frame: FrameType | None) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    os._exit(main())  # everything is closed and flushed; taking the interpreter apart would keep the agent waiting

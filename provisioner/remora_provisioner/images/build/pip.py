@@ -24,7 +24,7 @@ def install(work: Work, step: Part) -> Made:
         work.say(f"looking for {', '.join(step.requirements[:5])}{' …' if len(step.requirements) > 5 else ''}")
         wanted, allowed = pinned.split(step.requirements)
         lock = resolver.lock(wanted)
-        lock = pinned.check(*split_lock(lock), allowed) if lock else ""
+        lock = pinned.check(*split_lock(lock), allowed) if lock and allowed else lock
     if not lock:
         work.say("everything is installed already")
         return Made(Tree())

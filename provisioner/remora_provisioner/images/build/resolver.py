@@ -17,7 +17,6 @@ from pathlib import Path
 from remora.errors import ImageFailed
 from remora.images.steps import Pip
 
-from ..objects import object_name
 from . import pinned
 from .asked import Asked
 from .work import Work
@@ -102,7 +101,7 @@ class Resolver:
         return lock
 
     def _lock(self, requirements: Sequence[str], *words: str) -> str:
-        bare = not self.work.base.sites and not self.work.below.entries  # all is missing, so one look at the indexes will do
+        bare = not self.work.base.sites and not self.work.stack.trees  # all is missing, so one look at the indexes will do
         pins = list(requirements) if bare else sorted(self.missing(["--", *requirements], *words).values())
         if not pins:
             return ""
@@ -144,7 +143,8 @@ def _describe(work: Work, site: Path) -> None:
     The folders are real, since uv passes over links to folders; the files in them are links.
     """
     site.mkdir(parents=True)
-    every = {_project(name): (name, files) for name, files in (*_of_sites(work.base.sites[::-1]), *_of_tree(work))}
+    farms = [str(work.store.farm(tree) / work.base.site) for tree in work.stack.trees]
+    every = {_project(name): (name, files) for name, files in _of_sites((*work.base.sites[::-1], *farms))}
     for name, files in every.values():
         (site / name).mkdir()
         for file, source in files.items():
@@ -158,18 +158,6 @@ def _of_sites(sites: Iterable[str]) -> Iterator[tuple[str, dict[str, str]]]:
             if entry.name.endswith((".dist-info", ".egg-info")) and entry.is_dir():
                 files = {name: f"{entry.path}/{name}" for name in _DESCRIBING}
                 yield entry.name, {name: path for name, path in files.items() if os.path.exists(path)}
-
-
-def _of_tree(work: Work) -> Iterator[tuple[str, dict[str, str]]]:
-    """Yield each description in the tree below, whose files are objects of the store."""
-    found: dict[str, dict[str, str]] = {}
-    for file in work.below.files():
-        folder, _, name = file.path.rpartition("/")
-        site, _, described = folder.rpartition("/")
-        if name in _DESCRIBING and described.endswith(".dist-info") and site == work.base.site:
-            place = work.store.root / "objects" / object_name(file.digest, file.executable)
-            found.setdefault(described, {})[name] = str(place)
-    yield from found.items()
 
 
 def _project(folder: str) -> str:

@@ -11,10 +11,9 @@ import contextlib
 import fcntl
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from statistics import median
 from typing import TypeVar
 
 from remora.errors import ImageFailed
@@ -25,7 +24,6 @@ from ..built import Base, Built, Stack, keys_here, known_base, mirrored, resolve
 from ..lock import building
 from ..records import Record, Records
 from ..store import Store
-from ..tree import Tree
 from . import BASES, STEPS
 from .work import Made, Task, Work, workplace
 
@@ -125,20 +123,15 @@ class Build:
 
     def _usual(self, kind: str) -> float:
         """Return how long steps of a kind have taken here."""
-        took = [record.seconds for record in self._records.all()[-_HISTORY:] if record.step["kind"] == kind]
-        return median(took) if took else 0.0
+        took = sorted(record.seconds for record in self._records.all()[-_HISTORY:] if record.step["kind"] == kind)
+        return took[len(took) // 2] if took else 0.0
 
     def _record(self, number: int, step: Part, made: Made) -> Record:
         """Save what a step made and return the record of it."""
         key, below = self._keys[number], self._keys[number - 1]
-        tree, layer = (self._store.save(one) if one.entries else "" for one in (made.tree, made.layer))
+        tree, layer = (self._store.save_real(one) if one.entries else "" for one in (made.tree, made.layer))
         size = made.tree.size + made.layer.size
         return Record(key, step.to_dict(), below, tree, made.lock, self._log(key), size=size, layer=layer)
-
-    # ---- trees
-
-    def _tree(self, digests: Iterable[str]) -> Tree:
-        return Tree.union([self._store.load(digest) for digest in digests])
 
     # ---- what a step stands in
 
@@ -148,8 +141,8 @@ class Build:
         path.parent.mkdir(mode=0o700, exist_ok=True)
         path.unlink(missing_ok=True)
         with workplace(self._store) as folder, path.open("ab") as log:  # commands in jails append to it, too
-            tell, below = self._teller(task.part.kind, number), self._tree(stack.trees)
-            yield Work(self._root, self._store, self._records, base, below, stack, task, folder, log, tell, self._registry)
+            tell = self._teller(task.part.kind, number)
+            yield Work(self._root, self._store, self._records, base, stack, task, folder, log, tell, self._registry)
 
     @contextlib.contextmanager
     def _lock(self, key: str, number: int) -> Iterator[None]:

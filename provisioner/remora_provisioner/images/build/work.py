@@ -62,9 +62,8 @@ class Work:
     store: Store
     records: Records
     base: Base
-    below: Tree
-    """The packages that the steps below made, together."""
     stack: Stack
+    """What the steps below made."""
     task: Task
     folder: Path
     """Empty, on the store's file system, gone when the step ends."""
