@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -15,8 +16,10 @@ import pytest
 import remora.errors
 from remora.errors import OptionError, PlaceError, Unavailable
 from remora_provisioner import jails
+from remora_provisioner.jails import census
 from remora_provisioner.sandbox import Mount, SandboxPlan
 from remora_provisioner.testing import BadJail, FakeJail, JailContract, NeverJail, SlowJail, make_plan
+from remora_provisioner.testing.visits import FAMILY
 
 from provisioner import needs
 
@@ -66,6 +69,23 @@ class TestProcess(JailContract):
         """
         done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], stdin=subprocess.DEVNULL, check=False, cwd=tmp_path)
         assert done.returncode == 7
+
+    def test_strays_that_become_another_program(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """For a moment such a process has no environment to be known by; `close` finds it all the same."""
+        looked, real = set[int](), census.environment
+
+        def environment(pid: int) -> list[bytes] | None:
+            first = pid not in looked
+            looked.add(pid)
+            return [] if first and real(pid) is not None else real(pid)
+
+        with self.visit(tmp_path, FAMILY + "signal.pause()") as visit:
+            assert visit.hear() == "all there"
+            os.kill(visit.sandbox.pid, signal.SIGKILL)
+            assert visit.end() == -signal.SIGKILL
+            monkeypatch.setattr(census, "environment", environment)
+            visit.sandbox.close()
+            assert visit.hear() is None
 
 
 class TestFake(JailContract):

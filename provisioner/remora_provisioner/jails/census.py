@@ -31,6 +31,18 @@ def all_processes() -> list[int]:
     return [int(name) for name in os.listdir("/proc") if name.isdigit()]
 
 
+def environment(pid: int) -> list[bytes] | None:
+    """Return what a process was started with, as NAME=value.
+
+    None for one that has ended or belongs to somebody else; nothing for one without, and while it becomes another program.
+    """
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as listing, open(f"/proc/{pid}/statm", "rb") as memory:
+            return [one for one in listing.read().split(b"\0") if one] if memory.read(2) != b"0 " else None
+    except OSError:
+        return None
+
+
 def _parent(pid: int) -> int:
     try:
         with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as stat:

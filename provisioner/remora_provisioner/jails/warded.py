@@ -13,6 +13,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ _PACKAGES = Path(__file__).resolve().parents[2]
 _BOOT = "import sys; sys.path.insert(0, sys.argv[1]); from remora_provisioner.jails.warden import main; main(int(sys.argv[2]))"
 _MARK = "REMORA_SCRATCH"
 _WARDEN_SECONDS = 5.0
+_EXEC_SECONDS, _GLANCE = 0.1, 0.005
+"""How long a process may take to become another program, and how often that is looked at."""
 
 
 def open_warded(plan: SandboxPlan, readable: list[str] | None = None, writable: list[str] | None = None) -> OpenSandbox:
@@ -79,14 +82,20 @@ class WardedSandbox(LivingSandbox):
         return census.descendants(self.pid) if self._process.returncode is None else self._strays()
 
     def _strays(self) -> list[int]:
-        """Return what outlived a warden that was killed itself."""
-        return [pid for pid in census.all_processes() if pid not in (os.getpid(), self.pid) and self._is_marked(pid)]
+        """Return what outlived a warden that was killed itself.
 
-    def _is_marked(self, pid: int) -> bool:
-        try:
-            return self._mark in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-        except OSError:  # it has ended, or is not ours
-            return False
+        The environment of a process that is just becoming another program is empty for a moment, so that one is looked at again.
+        """
+        waiting = [pid for pid in census.all_processes() if pid not in (os.getpid(), self.pid)]
+        found, patience = list[int](), _EXEC_SECONDS
+        while waiting and patience > 0:
+            environments = {pid: census.environment(pid) for pid in waiting}
+            found += [pid for pid, environment in environments.items() if environment and self._mark in environment]
+            waiting = [pid for pid, environment in environments.items() if environment == []]
+            if waiting:
+                time.sleep(_GLANCE)
+                patience -= _GLANCE
+        return found
 
     def kill(self) -> None:
         """Kill what is inside, and let the warden, once awake, end what has been started meanwhile."""
