@@ -5,6 +5,7 @@ Law: fixtures that only one component needs live beside its tests, not here.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import tempfile
@@ -62,8 +63,9 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 def _remove_kept() -> None:
     for folder in Path(tempfile.gettempdir()).glob("rt-*-*"):
         owner = folder.name.split("-")[1]
-        if folder.stat().st_uid == os.getuid() and not Path("/proc", owner).exists():
-            shutil.rmtree(folder, ignore_errors=True)
+        with contextlib.suppress(FileNotFoundError):  # another session removes it at the same time
+            if folder.stat().st_uid == os.getuid() and not Path("/proc", owner).exists():
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.hookimpl(wrapper=True)
