@@ -17,6 +17,7 @@ ALLOWED = (
     "needs a package index",  # a machine may have no network
     "needs Debian",  # apt-get is that of Debian and its kin, and an ordinary user cannot install mmdebstrap
     "needs a registry",  # an ordinary user cannot install one
+    "needs sshd",  # an ordinary user cannot install one
     "needs user namespaces",  # Ubuntu 24.04 and containers forbid them to ordinary users
 )
 

@@ -1,11 +1,12 @@
 """What a machine must have for a test of jails and limits, found out without the code under test where that is possible.
 
-Law: marks only; each reason is one that tests/skips.py knows.
+Law: marks only; each reason is one that tests/skips.py knows, except that a program is missing which .ci/apt-packages brings.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -20,6 +21,14 @@ def _makes_namespaces() -> bool:
     return subprocess.run(["/usr/bin/unshare", "-Urm", "/bin/true"], capture_output=True, check=False).returncode == 0
 
 
+def _lacks_for_hosts() -> str:
+    making = ["unshare", "--mount", "--net", "--uts", "--ipc", "true"]
+    if os.geteuid() != 0 or subprocess.run(making, capture_output=True, check=False).returncode:
+        return "needs root: others cannot make networks"
+    missing = [name for name in ("sshd", "ssh", "ip", "tc", "ss", "nsenter", "setpriv", "dpkg-query") if not shutil.which(name)]
+    return f"needs programs that .ci/apt-packages brings: {' '.join(missing)}" if missing else ""
+
+
 root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: others cannot choose host ids or become somebody else")
 namespaces = pytest.mark.skipif(not _makes_namespaces(), reason="needs user namespaces, which this machine forbids")
 landlock = pytest.mark.skipif(rules.abi() == 0, reason="needs Landlock in the kernel")
@@ -27,3 +36,6 @@ v1_groups = pytest.mark.skipif(
     os.geteuid() != 0 or not {"memory", "pids", "cpu"} <= set(v1.controllers()),
     reason="needs control groups v1 (memory, pids and cpu) that this user may make",
 )
+_lacking = _lacks_for_hosts()
+hosts = pytest.mark.skipif(bool(_lacking), reason=_lacking)
+csh = pytest.mark.skipif(shutil.which("csh") is None, reason="needs programs that .ci/apt-packages brings: csh")
