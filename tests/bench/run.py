@@ -15,6 +15,7 @@ import time
 
 import cold_starts
 import images
+import links
 import round_trips
 import start_ups
 from figures import Figure, table
@@ -25,6 +26,7 @@ BENCHES = {
     "cold_starts": cold_starts.measure,
     "start_ups": start_ups.measure,
     "images": images.measure,
+    "links": links.measure,
 }
 
 

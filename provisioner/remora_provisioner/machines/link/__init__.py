@@ -1,0 +1,5 @@
+"""A link: many connections over one byte stream at a time, which go on over the next stream where the last one broke."""
+
+from .carrying import Link
+
+__all__ = ["Link"]
