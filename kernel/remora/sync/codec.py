@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from remora.errors import SendError
-from remora.sync import classes, receiving, sides
+from remora.sync import classes, receiving, sides, tensors
 from remora.sync.explain import explain
 from remora.sync.marks import Hasher
 from remora.sync.nesting import with_large_stack
@@ -52,6 +52,8 @@ class Decoded:
 
     values: dict[str, object]
     failures: dict[str, SendError]
+    notes: tuple[str, ...] = ()
+    """A line each on what is not as it was there."""
 
 
 class Unpacker(pickle.Unpickler):
@@ -176,19 +178,28 @@ def _load_each(head: dict[str, Any], body: memoryview, buffers: list[Any]) -> De
     """Read segment after segment with one unpickler; after a failure go on with one that knows what is lost."""
     values: dict[str, object] = {}
     failures: dict[str, SendError] = {}
+    moved: dict[str, tuple[str, ...]] = {}
     file = io.BytesIO(body)
     unpacker: Any = Unpacker(file, buffers=_from(buffers, 0))
     start = 0
     for name, (end, last) in zip(head["names"], head["ends"], strict=True):
         try:
             values[name] = unpacker.load()
+            moved[name] = tensors.take_stranded()
         except Exception as error:  # constructors of the user's and of libraries' classes run here
             failures[name] = _arrival(name, error)
             memo = memo_after(_memo_of(unpacker), bytes(body[:start]), bytes(body[start:end]))
             file.seek(end)
             unpacker = CarefulUnpacker(file, memo, buffers=_from(buffers, last))
         start = end
-    return Decoded(values, failures)
+    return Decoded(values, failures, _notes(moved))
+
+
+def _notes(moved: dict[str, tuple[str, ...]]) -> tuple[str, ...]:
+    names = ", ".join(name for name, devices in moved.items() if devices)
+    devices = ", ".join(dict.fromkeys(device for devices in moved.values() for device in devices))
+    line = f"{names}: what was on {devices} there is on the CPU here, which has no such device, and goes back to its device"
+    return (line,) if names else ()
 
 
 def _from(buffers: list[Any], first: int) -> Iterator[Any]:

@@ -19,7 +19,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
-from remora.sync import arrays, classes, exceptions, receiving, refusals
+from remora.sync import arrays, classes, exceptions, receiving, refusals, tensors
 from remora.sync.borrowed import borrowed
 from remora.sync.names import code_reads
 from remora.sync.registry import REGISTRY
@@ -268,7 +268,7 @@ TABLE: dict[type, Reducer | None] = {
 FAMILIES: dict[tuple[str, str], Reducer] = {
     ("builtins", "type"): reduce_class,
     ("builtins", "BaseException"): exceptions.reduce_exception,
-    ("torch", "Tensor"): refusals.refuse_device,
+    ("torch", "Tensor"): tensors.reduce_tensor,
 }
 EXACT: dict[tuple[str, str], Reducer] = {
     ("numpy", "ndarray"): arrays.reduce_array,

@@ -78,11 +78,3 @@ def check_free(packer: Any, lock: Any) -> None:
     if owned or not lock.acquire(blocking=False):
         refuse(lock, "it is held", "release it first, or create it inside the remote cell")
     lock.release()
-
-
-def refuse_device(packer: Any, tensor: Any) -> Any:
-    """Refuse a tensor whose memory is on a device of this machine."""
-    del packer
-    if tensor.is_cuda:
-        refuse(tensor, "its memory is on a GPU of this machine", "send tensor.cpu()")
-    return NotImplemented

@@ -1,0 +1,1 @@
+"""The GPUs of one machine: `cdi` and `nvml` find them, `choosing` says which one will do, `grants` knows who holds which."""
