@@ -7,56 +7,32 @@ sees the lock and leaves; if the first one is just ending, it takes its place.
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import logging
 import os
 import signal
 import sys
-import time
 from pathlib import Path
-from typing import TextIO
 
-from remora import streams
 from remora.errors import RemoraError
+from remora_provisioner.single import the_one
 
 from .service import Service
-
-_AGAIN = 0.05
-"""Seconds until it is looked again whether another one, that neither serves nor has ended, has done either."""
 
 
 def main() -> int:
     """Take the lock, serve, and return the exit code."""
     directory = Path(sys.argv[1])
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.INFO)
-    with (directory / "lock").open("w") as lock:
-        while not _locked(lock):
-            if _serves(directory / "socket"):
-                _say("ready")
-                return 0
-            time.sleep(_AGAIN)
+    with the_one(directory / "lock", directory / "socket") as alone:
+        if not alone:
+            _say("ready")
+            return 0
         try:
             asyncio.run(_serve(directory))
         except (RemoraError, OSError) as error:
             _say(f"error {error}")
             return 1
     return 0
-
-
-def _serves(path: Path) -> bool:
-    try:
-        streams.dial(path).close()
-    except OSError:
-        return False
-    return True
-
-
-def _locked(lock: TextIO) -> bool:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 async def _serve(directory: Path) -> None:

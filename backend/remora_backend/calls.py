@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from remora import frames
-from remora.errors import Refused, RemoraError, RunEnded, StateError
+from remora.errors import Refused, RemoraError, RunEnded, StateError, Unavailable
 from remora.resources import SandboxSpec
 from remora.settings import POOL_IDLE
 from remora.states import EndReason, RunState, SandboxState
@@ -32,6 +32,7 @@ from remora_provisioner.runlog import Follower
 from remora_provisioner.runs import LOG_NAME, run_folder
 
 from . import scheduler as plan
+from .machines import HERE
 from .placement import require
 from .timers import Timers
 
@@ -91,7 +92,9 @@ class CallDesk:
         written down.
         """
         key, run = self._pool_of(request.spec, request.secrets), RunId(request.run)
-        require(self._specs[key])
+        require(self._specs[key], self._fleet.machines)
+        if self._specs[key].on != HERE:
+            raise Unavailable("functions run on this machine in this version; leave on= out, or call them in a cell with on=")
         start = StartRun(run, "call", request.name, request.body, buffers=request.buffers)
         folder, pieces = run_folder(self._runs, run), frames.encode(start)
         try:
@@ -148,7 +151,7 @@ class CallDesk:
                 case plan.Rest(sandbox):
                     self._rest(sandbox)
                 case plan.Close(sandbox):
-                    self._fleet.soon(self._fleet.agent.stop(sandbox, EndReason.IDLE))
+                    self._fleet.soon(self._fleet.machines.stop(sandbox, EndReason.IDLE))
                 case plan.Fail(run):
                     self._fail(run)
 
@@ -160,6 +163,10 @@ class CallDesk:
             self._timers.set(sandbox, span, lambda: self.happened(plan.SandboxUnused(sandbox)))
 
     async def _open(self, key: str, sandbox: SandboxId) -> None:
+        if held := self._fleet.machines.here.devices.held_up(self._specs[key].resources.gpu):
+            self._say(key, held.text)
+            self.happened(plan.SandboxHeldUp(sandbox, held.holders))
+            return
         self._pool.add(sandbox)
         secrets = next((waiting.secrets for waiting in self._waiting_for(key)), None)
         opening = Opening(lambda words: self._say(key, words), secrets)
@@ -192,7 +199,7 @@ class CallDesk:
             return  # cancelled meanwhile
         try:
             start = self._input(run)
-            supervisor = self._fleet.agent.peer(sandbox)
+            supervisor = self._fleet.machines.peer(sandbox)
             self._handed[run] = sandbox
             await supervisor.request(start)
             self._inputs.pop(run, None)
@@ -233,7 +240,9 @@ class CallDesk:
     # -- hearing
 
     def sandbox_changed(self, sandbox: SandboxId, before: str | None, state: str) -> None:
-        """Pass on what matters of a pool's sandbox."""
+        """Pass on what matters of a pool's sandbox, and that devices are free again."""
+        if state == SandboxState.ENDED.value and self._fleet.sandboxes[sandbox].get("devices"):
+            self.happened(plan.DevicesFreed())
         if sandbox not in self._pool:
             self._retire_stranger(sandbox, state)
             return
@@ -248,7 +257,7 @@ class CallDesk:
     def _retire_stranger(self, sandbox: SandboxId, state: str) -> None:
         """End a pool's sandbox that was made before the backend was away, once it has done its call."""
         if self._fleet.sandboxes[sandbox].get("pool") and state == SandboxState.READY.value:
-            self._fleet.soon(self._fleet.agent.stop(sandbox, EndReason.IDLE))
+            self._fleet.soon(self._fleet.machines.stop(sandbox, EndReason.IDLE))
 
     def run_ended(self, run: RunId) -> None:
         """Pass on the end of a run."""
@@ -293,6 +302,6 @@ class CallDesk:
             return
         sandbox = facts.get("sandbox") or self._handed.get(run)
         if sandbox:
-            await self._fleet.agent.peer(sandbox).request(CancelRun(run, request.hard))
+            await self._fleet.machines.peer(sandbox).request(CancelRun(run, request.hard))
         else:
             self._end(run, RunEnded("cancelled before it began", reason=EndReason.CANCELLED.value))

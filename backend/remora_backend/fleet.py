@@ -1,13 +1,12 @@
 """Every machine, sandbox and run: open, close, find, list, restore. What the backend knows and decides, in one place.
 
-Law: the fleet holds facts and carries out the scheduler's instructions; how a sandbox is made is the agent's business, what
+Law: the fleet holds facts and carries out the scheduler's instructions; how a sandbox is made is its machine's business, what
 a run prints its supervisor's. Whatever is held here can be rebuilt from the supervisors that live and the store.
 """
 
 from __future__ import annotations
 
 import asyncio
-import secrets
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -16,10 +15,10 @@ from remora.errors import Refused, RemoraError
 from remora.resources import SandboxSpec
 from remora.states import ENDED, EndReason, RunState, SandboxState
 from remora.wire import Fields, Record, RunId, SandboxId
-from remora_provisioner.agent import Agent
 from remora_provisioner.opening import Opening
 
 from .calls import CallDesk
+from .machines import Machines, new_sandbox
 from .placement import require
 from .store import Store
 from .timers import Timers, may_idle
@@ -33,11 +32,6 @@ class SessionKey(NamedTuple):
     identity: tuple[str, str, str]
 
 
-def new_sandbox() -> SandboxId:
-    """Return a fresh sandbox id: short, since people type it."""
-    return SandboxId(secrets.token_hex(4))
-
-
 def _facts(row: Fields) -> Fields:
     return {name: row[name] for name in ("id", "sandbox", "state") if name in row} | dict(row["facts"])
 
@@ -46,11 +40,11 @@ class Fleet:
     """All that one backend knows."""
 
     def __init__(self, store: Store) -> None:
-        """Start knowing nothing; `connect` gives the agent, then `restore`."""
+        """Start knowing nothing; `connect` gives the machines, then `restore`."""
         self.store = store
         self.sandboxes: dict[SandboxId, Fields] = {}
         self.runs: dict[RunId, Fields] = {}
-        self.agent: Agent
+        self.machines: Machines
         self.calls: CallDesk
         self._sessions: dict[SessionKey, SandboxId] = {}
         self._opening: dict[SessionKey, asyncio.Lock] = {}
@@ -59,19 +53,17 @@ class Fleet:
         self.changed: Callable[[], None] = lambda: None
         """Called whenever something starts or ends; the service uses it to know when it may leave."""
 
-    def connect(self, agent: Agent, calls: CallDesk) -> None:
-        """Take the agent of this machine and the desk that carries out calls."""
-        self.agent, self.calls = agent, calls
+    def connect(self, machines: Machines, calls: CallDesk) -> None:
+        """Take the machines and the desk that carries out calls."""
+        self.machines, self.calls = machines, calls
 
     async def restore(self) -> None:
         """Take up what lived on while the backend was away, and end on paper what did not."""
         sandboxes, runs = self.store.left_behind()
         self.sandboxes |= {SandboxId(row["id"]): _facts(row) for row in sandboxes}
         self.runs |= {RunId(row["id"]): _facts(row) for row in runs}
-        await self.agent.take_up()
-        for sandbox, facts in self.sandboxes.items():
-            if facts["state"] != SandboxState.ENDED.value and not self.agent.has(sandbox):
-                self.sandbox_changed(sandbox, SandboxState.ENDED.value, {"reason": EndReason.CRASHED.value})
+        for sandbox in await self.machines.take_up({s: facts for s, facts in self.sandboxes.items() if not self._ended(s)}):
+            self.sandbox_changed(sandbox, SandboxState.ENDED.value, {"reason": EndReason.CRASHED.value})
         await self.calls.restore()
 
     @property
@@ -81,13 +73,13 @@ class Fleet:
 
     async def open_session(self, key: SessionKey, spec: SandboxSpec, adopt: str | None, opening: Opening) -> Fields:
         """Return the facts of the session's sandbox, opened if there is none; `new` says whether its namespace is empty."""
-        require(spec)
+        require(spec, self.machines)
         if adopt is not None:
             self._sessions[key] = self._living(adopt)
             self.sandboxes[self._sessions[key]] |= {"kernel": key.kernel, "session": key.session, "leaving": False}
         async with self._opening.setdefault(key, asyncio.Lock()):
             sandbox = self._sessions.get(key)
-            if sandbox is not None and self.agent.has(sandbox) and not self._ended(sandbox):
+            if sandbox is not None and self.machines.has(sandbox) and not self._ended(sandbox):
                 notices = await self._extend(sandbox, spec, opening)
                 return self._described(sandbox) | {"new": False, "notices": notices}
             sandbox = new_sandbox()
@@ -100,7 +92,7 @@ class Fleet:
         """Give a living sandbox what its session's image has more by now, and secrets that came along."""
         known, notices = self.sandboxes[sandbox]["spec"], list[str]()
         if known["image"] != spec.image or opening.environment:
-            notices = await self.agent.extend(sandbox, spec, opening)
+            notices = await self.machines.extend(sandbox, spec, opening)
             known |= {"image": spec.image, "secrets": spec.secrets}
         return notices
 
@@ -108,7 +100,7 @@ class Fleet:
         """Start a sandbox; what happens to it is heard through `sandbox_changed`."""
         self.sandboxes[sandbox] = {"id": sandbox, "state": SandboxState.STARTING.value, "started": time.time()} | owner
         try:
-            return await self.agent.open(sandbox, spec, owner, opening)
+            return await self.machines.open(sandbox, spec, owner, opening)
         except RemoraError as error:
             self.sandbox_changed(sandbox, SandboxState.ENDED.value, {"reason": error.reason, "message": str(error)})
             raise
@@ -144,7 +136,7 @@ class Fleet:
             return
         span = may_idle(known)
         if span is not None:
-            self._timers.set(f"idle {sandbox}", span, lambda: self.soon(self.agent.stop(sandbox, EndReason.IDLE)))
+            self._timers.set(f"idle {sandbox}", span, lambda: self.soon(self.machines.stop(sandbox, EndReason.IDLE)))
 
     def run_changed(self, sandbox: SandboxId | None, run: RunId, state: str, facts: Fields) -> None:
         """Take a run's new state."""
@@ -166,7 +158,7 @@ class Fleet:
         return bool(self.sandboxes[sandbox]["state"] == SandboxState.ENDED.value)
 
     def _described(self, sandbox: SandboxId) -> Fields:
-        return self.sandboxes[sandbox] | {"endpoint": self.agent.endpoint(sandbox)}
+        return self.sandboxes[sandbox] | {"endpoint": self.machines.endpoint(sandbox)}
 
     def _living(self, prefix: str) -> SandboxId:
         found = [s for s in self.sandboxes if s.startswith(prefix) and not self._ended(s)]
@@ -178,7 +170,7 @@ class Fleet:
         """Return a sandbox's facts, also when it has ended."""
         if sandbox not in self.sandboxes:
             raise Refused(f"there is no sandbox {sandbox}; `remora ps` lists them", reason="no-such-sandbox")
-        return self._described(sandbox) if self.agent.has(sandbox) else self.sandboxes[sandbox]
+        return self._described(sandbox) if self.machines.has(sandbox) else self.sandboxes[sandbox]
 
     def find_run(self, prefix: str) -> Fields:
         """Return a run's facts by its id or a unique beginning of it, with its sandbox's endpoint while the run goes on."""
@@ -189,8 +181,8 @@ class Fleet:
             raise Refused(f"{how_many} run is called {prefix!r}; `remora runs` lists them", reason="no-such-run")
         facts = dict(rows[0])
         sandbox = facts.get("sandbox")
-        if sandbox in self.sandboxes and self.agent.has(sandbox):
-            facts["endpoint"] = self.agent.endpoint(sandbox)
+        if sandbox in self.sandboxes and self.machines.has(sandbox):
+            facts["endpoint"] = self.machines.endpoint(sandbox)
             facts["owner"] = {k: self.sandboxes[sandbox].get(k) for k in ("kernel", "session", "spec")}
         return facts
 
@@ -202,7 +194,7 @@ class Fleet:
     async def stop(self, prefixes: list[str], everything: bool) -> list[str]:
         """End sandboxes, and return their ids when nothing of them is left."""
         names = [s for s in self.sandboxes if not self._ended(s)] if everything else [self._living(p) for p in prefixes]
-        await asyncio.gather(*(self.agent.stop(name, EndReason.STOPPED) for name in names))
+        await asyncio.gather(*(self.machines.stop(name, EndReason.STOPPED) for name in names))
         return list(names)
 
     def soon(self, work: Any) -> None:

@@ -36,7 +36,7 @@ class Insider:
             raise Refused("code in this sandbox has no secrets to give; hand values on as arguments or by env=")
         parent = self._fleet.sandboxes[self.sandbox]["spec"]["image"]
         spec = replace(spec, image=within.admit(spec.image, parent))
-        await self._fleet.agent.require_within(self.sandbox, spec, opening)
+        await self._fleet.machines.require_within(self.sandbox, spec, opening)
         return spec
 
     def owns(self, sandbox: Fields) -> bool:

@@ -55,6 +55,19 @@ class SandboxGone:
 
 
 @dataclass(frozen=True)
+class SandboxHeldUp:
+    """A sandbox that was asked for cannot be made before one of these others gives its devices back."""
+
+    sandbox: SandboxId
+    holders: frozenset[SandboxId]
+
+
+@dataclass(frozen=True)
+class DevicesFreed:
+    """Some sandbox has ended that had devices."""
+
+
+@dataclass(frozen=True)
 class SandboxUnused:
     """A sandbox has waited for work as long as it may."""
 
@@ -98,7 +111,7 @@ class Fail:
     run: RunId
 
 
-Event = CallQueued | CallEnded | CallReturned | SandboxReady | SandboxGone | SandboxUnused
+Event = CallQueued | CallEnded | CallReturned | SandboxReady | SandboxGone | SandboxHeldUp | DevicesFreed | SandboxUnused
 Instruction = Open | Assign | Rest | Close | Fail
 
 
@@ -134,6 +147,8 @@ class Scheduler:
     """Calls whose end has not been reported, though their sandbox may be gone."""
     _within: dict[RunId, RunId] = field(default_factory=dict)
     """Calls that have not ended, with the calls that wait for them."""
+    _held_up: dict[str, frozenset[SandboxId]] = field(default_factory=dict)
+    """Pools that wait for devices, with the sandboxes that hold them."""
     _count: int = 0
 
     def handle(self, event: Event) -> list[Instruction]:
@@ -152,11 +167,13 @@ class Scheduler:
             # a pool whose sandbox did not start gets no other at once: that would not start either
             unlucky = None if event.started else self._key_of(event.sandbox)
             done = self._lose(event)
+        elif isinstance(event, SandboxHeldUp | DevicesFreed):
+            self._mind_devices(event)
         elif not self._retire(event.sandbox):
             return []
         else:
             done = [Close(event.sandbox)]
-        return [*done, *self._assign(), *self._open(unlucky), *self._rest(event)]
+        return [*done, *self._assign(), *self._give_way(), *self._open(unlucky), *self._rest(event)]
 
     # -- what happened
 
@@ -195,6 +212,12 @@ class Scheduler:
             self._within.pop(run, None)
         return [Fail(run) for run in hopeless]
 
+    def _mind_devices(self, event: SandboxHeldUp | DevicesFreed) -> None:
+        if isinstance(event, DevicesFreed):
+            self._held_up.clear()
+        elif lost := self._sandboxes.pop(event.sandbox, None):
+            self._held_up[lost.key] = event.holders
+
     def _serves(self, sandbox: _Sandbox) -> bool:
         """Say whether a sandbox will take another call, which one that waits for a call of its own may never do."""
         waits = sandbox.work is not None and sandbox.work.call.run in self._within.values()
@@ -217,27 +240,35 @@ class Scheduler:
         done: list[Instruction] = []
         for name, sandbox in self._sandboxes.items():
             queue = self._queues.get(sandbox.key)
-            if sandbox.free and queue and not self._yields(queue[0]):
+            if sandbox.free and queue and not self._yields(name, queue[0]):
                 sandbox.work = queue.popleft()
                 self._assigned[sandbox.work.call.run] = (name, sandbox.work)
                 done.append(Assign(sandbox.work.call.run, name))
         self._queues = {key: queue for key, queue in self._queues.items() if queue}
         return done
 
-    def _yields(self, waiting: _Waiting) -> bool:
-        """Say whether a call has to leave its place to a pool that has none, whose call is older and finds no room."""
-        older = [queue[0] for queue in self._starving() if queue[0].number < waiting.number]
-        return any(not self._fits(one.call) for one in older)
+    def _yields(self, name: SandboxId, waiting: _Waiting) -> bool:
+        """Say whether a call has to leave this place to a pool that has none, whose call is older and finds no room."""
+        older = [queue[0].call for queue in self._starving() if queue[0].number < waiting.number]
+        return any(name in self._held_up[call.key] if call.key in self._held_up else not self._fits(call) for call in older)
 
     def _starving(self) -> list[deque[_Waiting]]:
         served = {sandbox.key for sandbox in self._sandboxes.values()}
         return [queue for key, queue in self._queues.items() if queue and key not in served]
 
+    def _give_way(self) -> list[Instruction]:
+        """End unused sandboxes that hold the devices which others wait for; their pools wait until those are free."""
+        wanted = set().union(*(holders for key, holders in self._held_up.items() if self._queues.get(key)))
+        idle = [name for name, sandbox in self._sandboxes.items() if sandbox.free and name in wanted]
+        for name in idle:
+            self._held_up.setdefault(self._sandboxes.pop(name).key, frozenset())
+        return [Close(name) for name in idle]
+
     def _open(self, unlucky: str | None) -> list[Instruction]:
         done: list[Instruction] = []
         coming = Counter(s.key for s in self._sandboxes.values() if not s.ready)
         served = {sandbox.key for sandbox in self._sandboxes.values()}
-        wanting = [item for item in self._queues.items() if item[0] != unlucky]
+        wanting = [item for item in self._queues.items() if item[0] != unlucky and item[0] not in self._held_up]
         for key, queue in sorted(wanting, key=lambda item: (item[0] in served, item[1][0].number)):
             for waiting in islice(queue, coming[key], None):
                 if not self._make_room(waiting.call, done):

@@ -20,7 +20,7 @@ from remora.settings import BACKEND_IDLE, RUN_RETENTION
 from remora.states import EndReason
 from remora.streams import Peer
 from remora.wire import (
-    AskImages,
+    Ask,
     CancelRun,
     Fields,
     FindRun,
@@ -33,6 +33,7 @@ from remora.wire import (
     ListAll,
     Message,
     OpenSession,
+    Question,
     Request,
     RunId,
     SandboxId,
@@ -40,13 +41,13 @@ from remora.wire import (
     StopSandboxes,
     SubmitCall,
 )
-from remora_provisioner.agent import Agent
 from remora_provisioner.images import within
 from remora_provisioner.opening import Opening
 
 from .calls import CallDesk
-from .fleet import Fleet, SessionKey, new_sandbox
+from .fleet import Fleet, SessionKey
 from .inside import Insider
+from .machines import Machines, new_sandbox
 from .store import Store
 
 
@@ -66,7 +67,7 @@ class Service:
         self._store = Store(directory / "remora.db")
         self._fleet = Fleet(self._store)
         self._desk = CallDesk(self._fleet, self._runs, new_sandbox)
-        self._fleet.connect(Agent(directory, (str(self.socket),), self._fleet), self._desk)
+        self._fleet.connect(Machines(directory, self.socket, self._fleet), self._desk)
         self._fleet.changed = self._note_activity
         self._peers: set[Peer] = set()
         self._insiders: dict[Peer, Insider] = {}
@@ -78,7 +79,7 @@ class Service:
             Hello: streams.welcome,
             OpenSession: self._open_session,
             GiveUp: self._give_up,
-            AskImages: self._ask_images,
+            Ask: self._ask,
             LeaveKernel: self._leave_kernel,
             SubmitCall: self._submit_call,
             ListAll: self._list_all,
@@ -98,6 +99,7 @@ class Service:
         self._fleet.soon(asyncio.to_thread(self._drop_old_runs))
         await self.over.wait()
         server.close()
+        self._fleet.machines.close()
         self.socket.unlink(missing_ok=True)
         for peer in set(self._peers):
             peer.close()
@@ -144,17 +146,17 @@ class Service:
             for sandbox in filter(None, (request.instead_of, request.sandbox)):
                 insider.require_sandbox(self._fleet.find_sandbox(sandbox))
         if request.instead_of is not None:
-            await self._fleet.agent.stop(request.instead_of, EndReason.CRASHED)
+            await self._fleet.machines.stop(request.instead_of, EndReason.CRASHED)
         with self._opening(peer, request, request.secrets) as opening:
             spec = spec if insider is None else await insider.admit(spec, opening)
             key = SessionKey(kernel, request.session, spec.identity)
             return await self._fleet.open_session(key, spec, request.sandbox, opening)
 
-    async def _ask_images(self, peer: Peer, request: AskImages) -> Fields:
+    async def _ask(self, peer: Peer, request: Ask) -> Fields:
         if peer in self._insiders:
-            raise Refused("images are for whoever uses this machine, not for code in a sandbox")
+            raise Refused(f"{request.about} are for whoever uses this machine, not for code in a sandbox")
         with self._opening(peer, request) as opening:
-            return await opening.during(self._fleet.agent.images.ask(request.op, request.args, opening.say))
+            return await opening.during(self._fleet.machines.ask(request.about, request.op, request.args, opening))
 
     @contextlib.contextmanager
     def _opening(self, peer: Peer, request: Request, secrets: Fields | None = None) -> Iterator[Opening]:
@@ -164,8 +166,11 @@ class Service:
         def say(stage: str, text: str = "") -> None:
             peer.send(Stage(request.ask, stage, time.monotonic() - began, text))
 
+        async def ask(text: str, secret: bool) -> str | None:
+            return (await peer.request(Question(request.ask, text, secret))).result.get("value")
+
         say("sandbox")
-        self._openings[peer, request.ask] = Opening(lambda text: say("image", text), secrets)
+        self._openings[peer, request.ask] = Opening(lambda text: say("image", text), secrets, ask)
         try:
             yield self._openings[peer, request.ask]
         finally:
@@ -209,7 +214,7 @@ class Service:
         try:
             facts = self._fleet.find_run(request.run)
         except Refused:
-            await self._fleet.agent.catch_up()
+            await self._fleet.machines.catch_up()
             facts = self._fleet.find_run(request.run)
         insider = self._insiders.get(peer)
         return insider.require_run(facts) if insider else facts
@@ -219,7 +224,8 @@ class Service:
             if request.run in self._admitting:  # the call and the wish to follow it come in one breath
                 await self._admitting[request.run]
             self._insiders[peer].require_run(self._fleet.find_run(request.run))
-        await self._desk.follow(peer, request)
+        if not await self._fleet.machines.follow(peer, request, self._fleet.find_run(request.run).get("sandbox")):
+            await self._desk.follow(peer, request)
 
     async def _cancel_run(self, peer: Peer, request: CancelRun) -> None:
         if peer in self._insiders:
@@ -234,5 +240,6 @@ class Service:
                 self._insiders[peer].require_sandbox(self._fleet.find_sandbox(SandboxId(sandbox)))
         stopped = await self._fleet.stop(request.sandboxes, request.everything)
         if request.everything:
+            await self._fleet.machines.leave()
             asyncio.get_running_loop().call_soon(self.over.set)
         return {"stopped": stopped}

@@ -12,16 +12,20 @@ from . import giving, images
 from .client import client
 from .images import Image
 from .images.recipe import register
-from .wire import AskImages, Fields
+from .terminal import AtTerminal
+from .wire import Ask, Fields
 
 __all__ = ["Image", "ask"]
 Words = Callable[[str], None]
 
 
-def ask(op: str, args: Fields, words: Words = lambda _: None) -> Fields:
-    """Ask the backend about images; a build says what it does to `words`. Ctrl-C ends a build, which keeps its whole steps."""
+def ask(op: str, args: Fields, words: Words = lambda _: None, about: str = "images") -> Fields:
+    """Ask the backend about images, or something else; what takes its time says what it does to `words`.
+
+    Ctrl-C ends a build, which keeps its whole steps.
+    """
     there = client()
-    return there.run(there.staged(AskImages(op, args), lambda _, text: words(text) if text else None))
+    return there.run(there.staged(Ask(about, op, args), AtTerminal(words)))
 
 
 class _Builder:

@@ -16,6 +16,7 @@ from .client import Client, Follow, client, new_run
 from .errors import BackendError, Refused, RemoraError
 from .states import EndReason, RunState
 from .streams import Peer
+from .terminal import AtTerminal
 from .wire import Buffer, CancelRun, Fields, FindRun, Record, RunId, SubmitCall
 
 Put = Callable[["Record | End"], None]
@@ -135,7 +136,7 @@ class Call:
         await asyncio.sleep(0)  # the call goes first
         following = asyncio.ensure_future(client().see_through(follow, peer))
         try:
-            with client().hearing(request, self._heard):
+            with client().hearing(request, AtTerminal(self._heard)):
                 await asyncio.wait({sending, following}, return_when=asyncio.FIRST_COMPLETED)
                 if not follow.ended:
                     await sending
@@ -160,9 +161,9 @@ class Call:
         else:
             self._put(item)
 
-    def _heard(self, _: str, words: str) -> None:
+    def _heard(self, words: str) -> None:
         """Pass on what the build of its sandbox's image is doing; calls that wait for the same one say it once."""
-        if words and words != _heard_last[0]:
+        if words != _heard_last[0]:
             _heard_last[0] = words
             self._put(Record(self.run, -1, time.time(), "notice", {"text": words}))
 

@@ -12,33 +12,28 @@ import contextlib
 import os
 import secrets
 import threading
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, TypeVar
 
 from . import launch, streams
-from .errors import BackendError, RemoraError, RunEnded
+from .errors import BackendError, RemoraError
 from .states import ENDED, RunState
 from .streams import Peer
 from .wire import (
     Answer,
-    AskGuest,
-    Buffer,
     CancelRun,
     Fields,
     FindRun,
-    FindSandbox,
     FollowRun,
     GiveUp,
-    InputReply,
-    InterruptRun,
     Message,
+    Question,
     Record,
     Request,
     RunId,
     Stage,
-    StartRun,
 )
 
 T = TypeVar("T")
@@ -51,6 +46,21 @@ def new_run() -> RunId:
     return RunId(secrets.token_hex(5))
 
 
+class Waiter:
+    """Who waits for something that takes its time; nobody in particular."""
+
+    def stage(self, name: str, text: str) -> None:
+        """Hear of a stage that has been reached, and more in words; on the client's loop, must not block."""
+
+    def asked(self, text: str, secret: bool) -> Awaitable[str | None]:
+        """Answer what only a person can say, on the client's loop; None if nobody can be asked."""
+        return asyncio.sleep(0, None)
+
+    async def answer(self, peer: Peer, question: Question) -> None:
+        """Answer the backend."""
+        peer.answer(question, {"value": await self.asked(question.text, question.secret)})
+
+
 class Client:
     """The connection of this process."""
 
@@ -61,7 +71,7 @@ class Client:
         self._thread.start()
         self._peer: Peer | None = None
         self._connecting = asyncio.Lock()
-        self._stages: dict[int, Callable[[str, str], None]] = {}
+        self._waiting: dict[int, Waiter] = {}
         self._follows: dict[RunId, list[Follow]] = {}
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
@@ -120,9 +130,12 @@ class Client:
             with contextlib.closing(visit):
                 await visit.request(message)
 
-    def _receive(self, _: Peer, message: Message) -> None:
-        if isinstance(message, Stage) and message.ask in self._stages:
-            self._stages[message.ask](message.name, message.text)
+    def _receive(self, peer: Peer, message: Message) -> None:
+        if isinstance(message, Stage) and message.ask in self._waiting:
+            self._waiting[message.ask].stage(message.name, message.text)
+        elif isinstance(message, Question):
+            waiter = self._waiting.get(message.about, Waiter())
+            peer.attach(waiter.answer(peer, message))
         elif isinstance(message, Record):
             for follow in tuple(self._follows.get(message.run, ())):
                 follow.take(message)
@@ -149,13 +162,13 @@ class Client:
         else:
             await self.request(message)
 
-    async def staged(self, request: Request, stage: Callable[[str, str], None]) -> Fields:
-        """Ask for what takes its time and return the result; `stage` gets a stage's name and more in words. May be cancelled."""
+    async def staged(self, request: Request, waiter: Waiter) -> Fields:
+        """Ask for what takes its time and return the result; `waiter` hears how far it has come. May be cancelled."""
         for last in (False, True):
             peer = await self.backend()
             asked = asyncio.ensure_future(peer.request(request))
             await asyncio.sleep(0)  # the request gets its number when it is sent
-            with self.hearing(request, stage):
+            with self.hearing(request, waiter):
                 try:
                     return (await asked).result
                 except asyncio.CancelledError:
@@ -167,13 +180,13 @@ class Client:
         raise AssertionError("unreachable")
 
     @contextlib.contextmanager
-    def hearing(self, request: Request, stage: Callable[[str, str], None]) -> Iterator[None]:
+    def hearing(self, request: Request, waiter: Waiter) -> Iterator[None]:
         """Hear of the stages of a request that has been sent."""
-        self._stages[request.ask] = stage
+        self._waiting[request.ask] = waiter
         try:
             yield
         finally:
-            self._stages.pop(request.ask, None)
+            self._waiting.pop(request.ask, None)
 
     async def follow(self, run: RunId, sink: Sink, after: int = -1) -> None:
         """Feed a run's records to `sink`, from `after` on, until its last one; through deaths of backend and connections."""
@@ -250,92 +263,6 @@ class Follow:
         if not self.ended:
             self.over.set_result(None)
             self._sink(error)
-
-
-class Connection:
-    """A process's connection to one sandbox: starts runs there and asks its guest. Made by `connect`."""
-
-    def __init__(self, client: Client, facts: Fields) -> None:
-        """Take the sandbox's facts; `connect` opens the connection."""
-        self.client, self.facts = client, facts
-        self.ended = False
-        """The sandbox is known to have ended, though its supervisor may not be gone yet."""
-        self._peer: Peer | None = None
-        self._follows: dict[RunId, Follow] = {}
-        self._watched: set[asyncio.Task[None]] = set()
-
-    async def connect(self) -> None:
-        """Connect to the sandbox's supervisor. Raises RemoraError if it is gone."""
-        try:
-            self._peer = await streams.connect(Path(self.facts["endpoint"]["socket"]), f"client {os.getpid()}", self._receive)
-        except (OSError, BackendError) as error:
-            facts = (await self.client.request(FindSandbox(self.facts["id"]))).result
-            reason, text = facts.get("reason", "sandbox-failed"), facts.get("message", f"the sandbox cannot be reached: {error}")
-            raise RunEnded(text, reason=reason) from error
-
-    @property
-    def alive(self) -> bool:
-        """True while the supervisor is connected."""
-        return self._peer is not None and not self._peer.gone.done() and not self.ended
-
-    def start(self, request: StartRun, sink: Sink) -> None:
-        """Start a run, and feed its records to `sink` until its end and beyond: late output comes, too. Returns at once."""
-        self.client.soon(self._start, request, sink)
-
-    def _start(self, request: StartRun, sink: Sink) -> None:
-        follow = self._follows[request.run] = Follow(request.run, sink)
-        task = asyncio.get_running_loop().create_task(self._see_through(request, follow))
-        self._watched.add(task)
-        task.add_done_callback(self._watched.discard)
-
-    async def _see_through(self, request: StartRun, follow: Follow) -> None:
-        """Send the run off; if the connection breaks before the run's end, find it again wherever its log is."""
-        assert self._peer is not None
-        try:
-            await self._peer.request(request)
-            await asyncio.wait({self._peer.gone, follow.over}, return_when=asyncio.FIRST_COMPLETED)
-            if not follow.ended:
-                await self.client.see_through(follow)
-        except RemoraError as error:
-            follow.fail(error)
-
-    def _receive(self, _: Peer, message: Message) -> None:
-        if isinstance(message, Record) and message.run in self._follows:
-            self._follows[message.run].take(message)
-
-    def send(self, message: Message) -> None:
-        """Send a message to the supervisor, without waiting."""
-        self.client.soon(lambda: self._peer.send(message) if self._peer else None)
-
-    async def ask(self, op: str, args: Fields, buffers: tuple[Buffer, ...] = ()) -> Answer:
-        """Ask the guest."""
-        assert self._peer is not None
-        return await self._peer.request(AskGuest(op, args, buffers=buffers))
-
-    def fetch(self, names: list[str]) -> tuple[tuple[Buffer, ...], Fields]:
-        """Bring variables from the guest, from outside the client's loop.
-
-        Return stream and buffers, and what could not travel.
-        """
-        answer = self.client.run(self.ask("pull", {"names": names}))
-        return answer.buffers, answer.result
-
-    def interrupt(self, run: RunId) -> None:
-        """Interrupt a run, as a stop button does."""
-        self.send(InterruptRun(run))
-
-    def refuse_input(self, run: RunId) -> None:
-        """Tell a run that nobody can be asked."""
-        self.send(InputReply(run, error="nobody can be asked: the cell was detached"))
-
-    def cancel(self, run: RunId, hard: bool = False) -> None:
-        """End a run, if need be with its sandbox."""
-        self.send(CancelRun(run, hard))
-
-    def close(self) -> None:
-        """Close the connection; safe twice."""
-        if self._peer is not None:
-            self.client.soon(self._peer.close)
 
 
 _client: tuple[int, Client] | None = None

@@ -9,7 +9,7 @@ import sys
 from typing import Any
 
 from .errors import RemoraError, RemoteError, SendError, from_dict
-from .sync.codec import decode
+from .sync.codec import decode_each
 from .sync.raised import decode_exception
 from .wire import Buffer, Fields, Record
 
@@ -53,7 +53,11 @@ def values(result: Record, namespace: Fields) -> Fields:
     if not result.content.get("values"):
         return {}
     stream, *buffers = _part(result, "values")
-    return decode(bytes(stream), buffers, namespace=namespace)
+    decoded = decode_each(bytes(stream), buffers, namespace=namespace)
+    for error in decoded.failures.values():
+        raise error
+    sys.stderr.writelines(f"Remora: {line}\n" for line in decoded.notes)
+    return decoded.values
 
 
 def failure(result: Record, namespace: Fields) -> BaseException | None:

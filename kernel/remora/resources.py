@@ -99,6 +99,12 @@ def parse_gpu(text: str | list[str]) -> tuple[Gpu, ...]:
     return tuple(Gpu(m["name"], int(m["count"] or 1), bool(m["exact"])) for m in found if m)
 
 
+def device_name(facts: dict[str, Any]) -> str:
+    """Return what a person is told of a device that a machine has: "NVIDIA L4 (23.0 GiB)"."""
+    memory = facts.get("memory")
+    return str(facts.get("model") or facts["id"]) + (f" ({format_bytes(memory)})" if memory else "")
+
+
 @dataclass(frozen=True)
 class Resources:
     """What one sandbox asks for; None means: what is free."""

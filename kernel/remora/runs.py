@@ -12,7 +12,8 @@ from typing import Any
 
 from . import outcomes
 from .calls import Call, End, find
-from .client import Connection, client
+from .client import client
+from .connection import Connection
 from .errors import Refused, RunEnded
 from .inbox import Inbox
 from .states import ENDED, RunState

@@ -59,6 +59,11 @@ KERNEL_GRACE = Setting(
 POOL_IDLE = Setting("REMORA_POOL_IDLE", "60", "Seconds after which an unused sandbox of functions is ended.")
 RUN_RETENTION = Setting("REMORA_RUN_RETENTION", "604800", "Seconds for which the log of an ended run is kept.")
 IMAGES_MOST = Setting("REMORA_IMAGES_MOST", "50GiB", "What images may take on the disk; beyond it, those used longest ago go.")
+CDI_FOLDERS = Setting(
+    "REMORA_CDI_DIRS",
+    "",
+    "Further folders with CDI specs of this machine's GPUs, with colons between; beside /etc/cdi and /var/run/cdi.",
+)
 UPLINK = Setting("REMORA_UPLINK_FD", "", "Set inside sandboxes: the descriptor through which Remora there reaches the backend.")
 SANDBOX = Setting("REMORA_SANDBOX", "", "Set inside sandboxes: the sandbox's id.")
 
@@ -72,6 +77,7 @@ SETTINGS = [
     POOL_IDLE,
     RUN_RETENTION,
     IMAGES_MOST,
+    CDI_FOLDERS,
     UPLINK,
     SANDBOX,
 ]

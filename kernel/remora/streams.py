@@ -237,7 +237,7 @@ def dial(path: Path) -> socket.socket:
     try:
         with short_path(path) as short:
             sock.connect(short)
-        if _other_end(sock) not in (os.getuid(), 0):
+        if other_end(sock) not in (os.getuid(), 0):
             raise PermissionError(errno.EPERM, "somebody else listens there", str(path))
     except BaseException:
         sock.close()
@@ -245,7 +245,7 @@ def dial(path: Path) -> socket.socket:
     return sock
 
 
-def _other_end(sock: socket.socket) -> int:
+def other_end(sock: socket.socket) -> int:
     """Return the user id of the process at the other end, as the kernel knows it."""
     _, user, _ = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
     return int(user)
@@ -302,7 +302,7 @@ class _Guarded(asyncio.Protocol):
         self._accept = accept
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        if _other_end(transport.get_extra_info("socket")) not in (os.getuid(), 0):
+        if other_end(transport.get_extra_info("socket")) not in (os.getuid(), 0):
             transport.abort()  # type: ignore[attr-defined]  # typeshed gives BaseTransport no abort
             return
         peer = self._accept()

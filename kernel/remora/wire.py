@@ -68,10 +68,9 @@ class Inside(Message):
 
 @dataclass(frozen=True)
 class OpenSession(Request):
-    """Give me the sandbox of this kernel's session, made by `spec` if there is none; its stages come as Stage with this `ask`.
+    """Give me the session's sandbox, made by `spec` if there is none. Answer: facts, `endpoint`, `notices`, whether it is `new`.
 
-    It adopts the living `sandbox`, whoever opened that; `instead_of` did not answer. `secrets` (`giving`) are handed on and
-    forgotten. Answer: its facts with `endpoint`, `notices` for the user, and whether it is `new`.
+    It adopts the living `sandbox`, whoever opened that; `instead_of` did not answer. `secrets` (`giving`) are forgotten.
     """
 
     kernel: str
@@ -130,9 +129,10 @@ class StopSandboxes(Request):
 
 
 @dataclass(frozen=True)
-class AskImages(Request):
-    """A question about a machine's images, or work on them ("build", "list", "publish" …); a build's progress comes as Stage."""
+class Ask(Request):
+    """A question about "images", "machines" or "files", or work on them ("build", "list" …); how far it is comes as Stage."""
 
+    about: str
     op: str
     args: Fields
 
@@ -145,6 +145,15 @@ class Stage(Message):
     name: str
     seconds: float
     text: str = ""
+
+
+@dataclass(frozen=True)
+class Question(Request):
+    """From the backend to who waits for `about`: what only a person can say; `secret`: not shown. Answer: `value`, or null."""
+
+    about: int
+    text: str
+    secret: bool
 
 
 @dataclass(frozen=True)
@@ -195,9 +204,8 @@ class CancelRun(Request):
 class Record(Message):
     """One entry of a run log, and what followers get: `type` is "state", "output", "input_request" or "result".
 
-    state: content is {"state", "reason"?, …facts}. output: content is a Jupyter message {"msg_type", "content", "metadata",
-    "cell"?}. result: content is {"ok", "reason", "error"?, "names"?, "stats", …} and comes just before the run's last
-    state. `at`: Unix seconds.
+    state: {"state", "reason"?, …facts}. output: a Jupyter message {"msg_type", "content", "metadata", "cell"?}. result: {"ok",
+    "reason", "error"?, "names"?, "stats", …}, just before the run's last state. `at`: Unix seconds.
     """
 
     run: RunId

@@ -15,19 +15,21 @@ import shutil
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
 
 from remora import streams
 from remora.errors import PlaceError, Refused, RemoraError, StateError
 from remora.resources import SandboxSpec
 from remora.settings import JAIL
 from remora.states import EndReason, SandboxState
-from remora.streams import Peer
-from remora.wire import AskGuest, Fields, Message, Record, RunChanged, RunId, SandboxChanged, SandboxId, StopSandbox, Watch
+from remora.wire import AskGuest, Fields, SandboxId, StopSandbox
 
 from . import jails, limits, recovery, view
+from .devices.grants import Devices
+from .devices.kinds import environment_of, mounts_of
 from .endings import Evidence, explain
+from .hearing import Hearing, Listener
 from .images.fitting import Fitting
 from .images.keeping import Images
 from .opening import Opening
@@ -36,23 +38,16 @@ from .sandbox import FIRST_HOST_ID, Jail
 
 _LOG = logging.getLogger(__name__)
 _HOST_IDS = 0x0F000000
-_PATIENCE = 0.5
-"""Seconds that supervisors have to say what is new."""
+_HIDES_NO_DEVICES = "jail process hides no devices: code sees those of other sandboxes, too, and is only told which are its own"
 _SAID = 2000
 """Characters of a dead supervisor's last words."""
 
 
-class Listener(Protocol):
-    """Who hears of what happens on a machine."""
-
-    def sandbox_changed(self, sandbox: SandboxId, state: str, facts: Fields) -> None:
-        """Take a sandbox's new state."""
-
-    def run_changed(self, sandbox: SandboxId, run: RunId, state: str, facts: Fields) -> None:
-        """Take a run's new state."""
-
-    def recorded(self, record: Record) -> None:
-        """Take one more entry in the log of a run that the agent follows."""
+def require_secrets(spec: SandboxSpec, opening: Opening) -> None:
+    """Raise Refused if nobody gives the secrets that a spec names."""
+    if spec.secrets and not opening.environment:
+        names = ", ".join(spec.secrets)
+        raise Refused(f"nobody has given the secrets {names} for this sandbox; run it again", reason="secrets-lost")
 
 
 def _stronger(one: str | None, other: str | None) -> str | None:
@@ -60,37 +55,29 @@ def _stronger(one: str | None, other: str | None) -> str | None:
     return max((name for name in (one, other) if name), key=lambda name: jails.named(name).strength, default=None)
 
 
-class Agent:
+class Agent(Hearing):
     """The sandboxes of one machine."""
 
     def __init__(self, state: Path, doors: tuple[str, ...], listener: Listener) -> None:
         """Keep sandboxes and run logs below `state`; code in sandboxes may reach the sockets at `doors`."""
         self._sandboxes, self.runs, self._caches = state / "sandboxes", state / "runs", state / "caches"
         self._doors = (*doors, str(self._sandboxes))
-        self._listener = listener
+        super().__init__(listener)
         self.images = Images(state / "images")
+        self.devices = Devices()
         self._openings: dict[SandboxId, Opening] = {}
-        self._peers: dict[SandboxId, Peer] = {}
         self._children: dict[SandboxId, subprocess.Popen[bytes]] = {}
-        self._open_runs: dict[SandboxId, set[RunId]] = {}
         self._chosen: dict[str | None, tuple[Jail, list[str]]] = {}
         self._burials: dict[SandboxId, asyncio.Task[None]] = {}
-        self._over: set[SandboxId] = set()
-        """Those whose end was reported and that are not buried yet."""
+
+    @property
+    def busy(self) -> bool:
+        """True while there is a sandbox, or one is being opened or buried."""
+        return bool(self._peers or self._openings or self._burials)
 
     def endpoint(self, sandbox: SandboxId) -> Fields:
         """Return how a client on this machine reaches the sandbox's supervisor."""
         return {"socket": str(self._sandboxes / sandbox / SOCKET)}
-
-    def peer(self, sandbox: SandboxId) -> Peer:
-        """Return the connection to a living sandbox's supervisor; StateError if there is none."""
-        if sandbox not in self._peers:
-            raise StateError(f"sandbox {sandbox} is not running", reason="sandbox-ended")
-        return self._peers[sandbox]
-
-    def has(self, sandbox: str) -> bool:
-        """Say whether the sandbox's supervisor is connected."""
-        return sandbox in self._peers
 
     # -- making
 
@@ -99,16 +86,35 @@ class Agent:
         return await opening.during(self.images.fit(spec.image, dict(spec.environment), opening.say, opening.registry))
 
     async def open(self, sandbox: SandboxId, spec: SandboxSpec, facts: Fields, opening: Opening) -> list[str]:
-        """Start a sandbox and return the lines that its user should read; the sandbox may still be starting."""
-        directory = self._sandboxes / sandbox
-        if spec.secrets and not opening.environment:
-            names = ", ".join(spec.secrets)
-            raise Refused(f"nobody has given the secrets {names} for this sandbox; run it again", reason="secrets-lost")
+        """Start a sandbox and return the lines that its user should read; the sandbox may still be starting.
+
+        Raises Unavailable at once if others hold the devices that it asks for.
+        """
+        require_secrets(spec, opening)
+        with self.granted(sandbox, spec):
+            return await self._open(sandbox, spec, facts, opening)
+
+    @contextlib.contextmanager
+    def granted(self, sandbox: SandboxId, spec: SandboxSpec) -> Iterator[None]:
+        """Hold the devices that a sandbox asks for; let go of them if it is not opened. Raises Unavailable."""
+        with self.devices.granted(sandbox, spec.resources.gpu):
+            if held := self.devices.facts(sandbox):
+                self._listener.sandbox_changed(sandbox, SandboxState.STARTING.value, {"devices": held})
+            yield
+
+    async def _open(self, sandbox: SandboxId, spec: SandboxSpec, facts: Fields, opening: Opening) -> list[str]:
         self._openings[sandbox] = opening
         try:
             fitting = await self.fit(spec, opening)
         finally:
             del self._openings[sandbox]
+        return await self.open_fitted(sandbox, spec, fitting, facts, opening)
+
+    async def open_fitted(
+        self, sandbox: SandboxId, spec: SandboxSpec, fitting: Fitting, facts: Fields, opening: Opening
+    ) -> list[str]:
+        """Start a sandbox whose image is here, as `open` does."""
+        directory = self._sandboxes / sandbox
         await self.images.hold(sandbox, fitting)
         try:
             directory.mkdir(mode=0o700, parents=True)
@@ -131,7 +137,10 @@ class Agent:
 
     async def extend(self, sandbox: SandboxId, spec: SandboxSpec, opening: Opening) -> list[str]:
         """Fit a living sandbox out with the image of this spec; return the lines that its user should read."""
-        fitting = await self.fit(spec, opening)
+        return await self.extend_fitted(sandbox, await self.fit(spec, opening), opening)
+
+    async def extend_fitted(self, sandbox: SandboxId, fitting: Fitting, opening: Opening) -> list[str]:
+        """Give a living sandbox what is here, as `extend` does."""
         older = fitting.layers != Order.load(self._sandboxes / sandbox).layers
         await self.images.hold(sandbox, fitting)
         more = {"folders": fitting.folders, "programs": fitting.programs, "environment": dict(fitting.environment)}
@@ -146,25 +155,28 @@ class Agent:
         jail, lines = self._choose(_stronger(_stronger(spec.jail, JAIL.text or None), "bubblewrap" if fitting.layers else None))
         folder, why_not = view.shared_folder(spec, self._sandboxes.parent)
         interpreter = view.build_layer(directory, fitting)
-        home = spec.home or "/"
+        home, devices = spec.home or "/", self.devices.of(sandbox)
+        lines = [*lines, *([_HIDES_NO_DEVICES] if devices and jail.name == "process" else [])]
         order = Order(
             sandbox=sandbox,
             directory=str(directory),
             runs=str(self.runs),
             jail=jail.name,
             argv=(str(interpreter), spec.image["guest"]),
-            environment=view.environment(spec, fitting, interpreter, limits.thread_environment(spec.resources.cpu))
+            environment=environment_of(devices)
+            | view.environment(spec, fitting, interpreter, limits.thread_environment(spec.resources.cpu))
             | self.images.asks(fitting),
             folder=folder or spec.folder or home,
             home=home,
-            mounts=view.mounts(spec, fitting, directory, folder, self._caches),
+            mounts=view.mounts(spec, fitting, directory, folder, self._caches)
+            + view.device_mounts(mounts_of(devices, elsewhere=jail.name == "bubblewrap"), fitting),
             host_id=self._host_id() if os.getuid() == 0 else None,
             memory=spec.resources.memory,
             cpu=spec.resources.cpu,
             layers=fitting.layers,
             whole=fitting.whole,
             doors=self._doors,
-            facts=facts | {"jail": jail.name},
+            facts=facts | {"jail": jail.name, "devices": self.devices.facts(sandbox)},
         )
         return order, [*lines, *([why_not] if why_not else [])]
 
@@ -207,10 +219,8 @@ class Agent:
         return mine
 
     async def _take(self, sandbox: SandboxId, sock: socket.socket) -> Fields:
-        peer = await streams.adopt(sock, lambda _, message: self._heard(sandbox, message), lambda _: self._lost(sandbox))
-        self._peers[sandbox] = peer
         try:
-            return (await peer.request(Watch())).result
+            return await self._watch(sandbox, sock)
         except RemoraError as error:
             if ended := self._ended(sandbox):
                 raise PlaceError(ended["facts"]["message"], reason=ended["facts"]["reason"]) from error
@@ -233,25 +243,12 @@ class Agent:
 
     # -- hearing
 
-    def _heard(self, sandbox: SandboxId, message: Message) -> None:
-        if isinstance(message, RunChanged):
-            self._note_run(sandbox, message.run, message.state, message.facts)
-        elif isinstance(message, SandboxChanged):
-            if opened := message.facts.pop("opened", None):
-                self.images.note_opened(opened)
-            self._heard_sandbox(sandbox, message.state, message.facts)
-        elif isinstance(message, Record):
-            self._listener.recorded(message)
-
     def _heard_sandbox(self, sandbox: SandboxId, state: str, facts: Fields) -> None:
+        if opened := facts.pop("opened", None):
+            self.images.note_opened(opened)
         if state == SandboxState.ENDED.value:
-            self._over.add(sandbox)
-        self._listener.sandbox_changed(sandbox, state, facts)
-
-    def _note_run(self, sandbox: SandboxId, run: RunId, state: str, facts: Fields) -> None:
-        unfinished = self._open_runs.setdefault(sandbox, set())
-        (unfinished.add if state in recovery.UNFINISHED else unfinished.discard)(run)
-        self._listener.run_changed(sandbox, run, state, facts)
+            self.devices.release(sandbox)  # no process of it is left that could use them
+        super()._heard_sandbox(sandbox, state, facts)
 
     def _lost(self, sandbox: SandboxId) -> None:
         """Take note that the supervisor has gone, in order or not."""
@@ -270,17 +267,12 @@ class Agent:
         if ended is not None and sandbox not in self._over:
             self._tell(sandbox, ended)
         self.images.release(sandbox)
+        self.devices.release(sandbox)
         self._finish(sandbox, explain(Evidence(asked=None, code=code, trouble=said[-_SAID:])), told=ended is not None)
         try:
             await asyncio.to_thread(recovery.remove, directory)
         except OSError as error:
             _LOG.warning("%s is not gone: %s", directory, error)  # the next start of the backend tries again
-
-    def _tell(self, sandbox: SandboxId, known: Fields) -> None:
-        """Report what a supervisor says of its sandbox and of all its runs."""
-        self._heard_sandbox(sandbox, known["state"], known["facts"])
-        for run, about in known["runs"].items():
-            self._note_run(sandbox, RunId(run), about["state"], about["facts"])
 
     def _finish(self, sandbox: SandboxId, error: RemoraError, told: bool) -> None:
         """Bring the runs to an end that have none, and the sandbox unless its supervisor did."""
@@ -293,15 +285,6 @@ class Agent:
         if sandbox not in self._over:
             self._listener.sandbox_changed(sandbox, SandboxState.ENDED.value, {"reason": error.reason, "message": str(error)})
         self._over.discard(sandbox)
-
-    async def catch_up(self) -> None:
-        """Hear at once what supervisors would tell in a moment: who asks for a run that has just begun should find it."""
-        asked = [asyncio.ensure_future(peer.request(Watch())) for peer in self._peers.values()]
-        if asked:
-            _, late = await asyncio.wait(asked, timeout=_PATIENCE)  # one that is ending, or stuck, has nothing to say
-            for one in late:
-                one.cancel()
-            await asyncio.gather(*asked, return_exceptions=True)
 
     # -- after having been away
 
@@ -316,8 +299,14 @@ class Agent:
                     self._lost(sandbox)
                 await asyncio.wait({self._burials[sandbox]})
                 continue
+            self.devices.take_up(sandbox, known["facts"].get("devices") or [])
             self._tell(sandbox, known)
         self.images.release_others({*self._peers})
+
+    async def buried(self, sandbox: SandboxId) -> None:
+        """Return when nothing is left of a sandbox whose supervisor has gone."""
+        if sandbox in self._burials:
+            await asyncio.wait({self._burials[sandbox]})
 
     async def stop(self, sandbox: SandboxId, reason: EndReason) -> None:
         """End a sandbox, and return when nothing of it is left."""
@@ -327,5 +316,4 @@ class Agent:
         if peer is not None:
             with contextlib.suppress(RemoraError):  # it may end while we ask
                 await peer.request(StopSandbox(reason.value))
-        if sandbox in self._burials:
-            await asyncio.wait({self._burials[sandbox]})
+        await self.buried(sandbox)

@@ -11,6 +11,7 @@ import shutil
 from typing import Any
 
 from . import jails, limits
+from .devices.finding import find
 from .jails.bubblewrap import Bubblewrap
 
 _TRIAL = 64 << 20
@@ -23,10 +24,15 @@ _KINDS = {
 
 
 def examine() -> dict[str, Any]:
-    """Return jails, strongest first, each with its obstacle if it has one, the kind of limits, and what images can be built."""
+    """Return jails, strongest first, each with its obstacle if it has one, the kind of limits, what images can be built, GPUs."""
     kinds = sorted((jails.named(name) for name in jails.names()), key=lambda jail: -jail.strength)
     tried = [{"name": jail.name, "obstacle": jail.obstacle(), "promises_not": " ".join(jail.limits.split())} for jail in kinds]
-    return {"jails": tried, "limits": _limits(), "images": _images(), "user": os.getuid()}
+    return {"jails": tried, "limits": _limits(), "images": _images(), "devices": _devices(), "user": os.getuid()}
+
+
+def _devices() -> dict[str, Any]:
+    found = find()
+    return {"found": [device.facts() | {"told_by": device.told_by} for device in found.devices], "lines": list(found.lines)}
 
 
 def _images() -> dict[str, Any]:

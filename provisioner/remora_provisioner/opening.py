@@ -6,7 +6,7 @@ Law: secrets are here for as long as somebody waits; nothing that is written dow
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 from remora.errors import RunEnded
@@ -14,14 +14,20 @@ from remora.states import EndReason
 from remora.wire import Fields
 
 T = TypeVar("T")
+Ask = Callable[[str, bool], Awaitable[str | None]]
+"""Asks whoever waits for what only a person can say: a text, and whether the answer is not to be seen. None: nobody answers."""
+
+
+async def nobody(text: str, secret: bool) -> str | None:
+    """Answer nothing."""
 
 
 class Opening:
     """One wait for a sandbox."""
 
-    def __init__(self, say: Callable[[str], None] = lambda _: None, secrets: Fields | None = None) -> None:
+    def __init__(self, say: Callable[[str], None] = lambda _: None, secrets: Fields | None = None, ask: Ask = nobody) -> None:
         """Tell `say` what is going on; `secrets` are those of a request, see `remora.wire.OpenSession`."""
-        self.say = say
+        self.say, self.ask = say, ask
         self.environment: dict[str, str] = (secrets or {}).get("environment") or {}
         """Variables for the sandbox alone."""
         self.registry: dict[str, str] = (secrets or {}).get("registry") or {}

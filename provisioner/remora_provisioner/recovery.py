@@ -13,12 +13,12 @@ from remora.states import RunState
 from remora.wire import Fields, Record, RunId
 
 from . import runlog
+from .hearing import UNFINISHED
 from .jails import scratch
 from .limits import groups
 from .order import GROUPS, RUNS
 from .runs import LOG_NAME
 
-UNFINISHED = frozenset({RunState.QUEUED.value, RunState.RUNNING.value, RunState.UNKNOWN.value})
 ENDED_STATE = RunState.ENDED.value
 
 

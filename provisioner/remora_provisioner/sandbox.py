@@ -21,7 +21,7 @@ FIRST_HOST_ID = 0x7000_0000
 
 @dataclass(frozen=True)
 class Mount:
-    """A folder or file of the machine that the sandbox sees under the same path or another one."""
+    """A folder, file or device node of the machine that the sandbox sees under the same path or another one."""
 
     source: Path
     target: Path

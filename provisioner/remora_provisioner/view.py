@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -20,6 +21,11 @@ from .images.fitting import Fitting
 LAYER = "env"
 CACHES = ("huggingface", "pip", "torch", "uv")
 """Folders of ~/.cache that stay on the machine when a sandbox ends."""
+LIBRARIES = "libraries"
+_LIBRARY_FOLDERS = (
+    *("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib"),
+    *(f"{top}/{sys.implementation._multiarch}" for top in ("/lib", "/usr/lib") if hasattr(sys.implementation, "_multiarch")),
+)
 _SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/etc", "/opt", "/sys")
 """Folders that every jail shows read-only anyway."""
 _EVERYBODYS = ("/", "/tmp", "/var/tmp", "/home")
@@ -44,7 +50,17 @@ def build_layer(directory: Path, fitting: Fitting) -> Path:
         f"home = {base.parent}\ninclude-system-site-packages = false\nversion = {fitting.version}\n"
     )
     (packages / "_image.pth").write_text(f"import site; list(map(site.addsitedir, {list(fitting.folders)!r}))\n")
+    if fitting.libraries:
+        _link_lacking(Path(fitting.libraries), layer / LIBRARIES)
     return layer / "bin" / "python"
+
+
+def _link_lacking(source: Path, target: Path) -> None:
+    """Link the shared libraries that this machine has none of under the same name."""
+    target.mkdir()
+    for library in os.scandir(source):
+        if not any(os.path.exists(f"{folder}/{library.name}") for folder in _LIBRARY_FOLDERS):
+            (target / library.name).symlink_to(library.path)
 
 
 def lend_caches(home: Path, caches: Path, owner: int | None) -> None:
@@ -69,13 +85,25 @@ def mounts(
     wanted |= dict.fromkeys((str(directory / LAYER), str(caches)), True)
     if folder is not None:
         wanted.setdefault(folder, spec.files == "rw")
+    places = dict(fitting.places)
     seen = {
         path: writable
-        for path, writable in wanted.items()
-        if os.path.isdir(path) and not _in_system(path, fitting.whole) and path not in _EVERYBODYS and not _holds_home(spec, path)
+        for path, writable in (dict.fromkeys(places, False) | wanted).items()
+        if os.path.isdir(places.get(path, path)) and not in_system(path, fitting.whole)
+        if path not in _EVERYBODYS and not _holds_home(spec, path)
     }
     ordered = sorted(seen.items(), key=lambda item: item[0].count("/"))
-    return tuple((path, path, writable) for path, writable in ordered if not _shown_already(path, writable, seen))
+    shown = [(path, w) for path, w in ordered if path in places or not _shown_already(path, w, seen)]
+    return tuple((places.get(path, path), path, writable) for path, writable in shown)
+
+
+def device_mounts(wanted: Iterable[tuple[str, str, bool]], fitting: Fitting) -> tuple[tuple[str, str, bool], ...]:
+    """Return what is to be shown of devices: of files below the system's folders, what differs and has a place to lie over."""
+    return tuple(
+        (source, target, writable)
+        for source, target, writable in wanted
+        if not in_system(target, fitting.whole) or (source != target and os.path.exists(target))
+    )
 
 
 def _shown_already(path: str, writable: bool, seen: dict[str, bool]) -> bool:
@@ -100,7 +128,7 @@ def exceeds(wanted: Iterable[tuple[str, str, bool]], own: Iterable[tuple[str, st
     return None
 
 
-def _in_system(path: str, other: bool = False) -> bool:
+def in_system(path: str, other: bool = False) -> bool:
     """Say whether a path is one of the system's folders, or below one, where the sandbox's system is no `other` one."""
     return any(path == top or (not other and path.startswith(top + "/")) for top in _SYSTEM)
 
@@ -115,6 +143,8 @@ def environment(spec: SandboxSpec, fitting: Fitting, interpreter: Path, threads:
     layer = interpreter.parent.parent
     path = [str(layer / "bin"), *fitting.programs, "/usr/local/bin", "/usr/bin", "/bin"]
     own = {"PATH": ":".join(dict.fromkeys(path)), "VIRTUAL_ENV": str(layer), "TERM": "xterm-256color"}
+    if fitting.libraries:
+        own["LD_LIBRARY_PATH"] = str(layer / LIBRARIES)
     return {"LANG": "C.UTF-8"} | dict(fitting.environment) | dict(spec.environment) | threads | own | {"HOME": spec.home or "/"}
 
 
@@ -123,7 +153,7 @@ def shared_folder(spec: SandboxSpec, state: Path) -> tuple[str | None, str | Non
     if spec.folder is None or spec.files == "none":
         return None, None
     folder = os.path.normpath(spec.folder)
-    if folder in _EVERYBODYS or _in_system(folder):
+    if folder in _EVERYBODYS or in_system(folder):
         return None, f"the notebook's folder is {folder}, which is not shared; move the notebook into a folder of its own"
     if Path(os.path.realpath(state)).is_relative_to(os.path.realpath(folder)):
         advice = "which sandboxes do not see; give the notebook a folder of its own, or set REMORA_STATE_DIR"

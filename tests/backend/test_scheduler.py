@@ -33,6 +33,13 @@ def play(scheduler, *events):
 
 S1, S2, S3 = SandboxId("s1"), SandboxId("s2"), SandboxId("s3")
 ready, ended = plan.SandboxReady, plan.CallEnded
+freed = plan.DevicesFreed()
+
+
+def held_up(sandbox, *holders):
+    """Return the event that a sandbox cannot be made before one of these others gives its devices back."""
+    return plan.SandboxHeldUp(sandbox, frozenset(holders))
+
 
 TABLE = [
     ("a first call opens a sandbox", [queued("r1")], [plan.Open("a", S1)]),
@@ -94,6 +101,25 @@ TABLE = [
         [*map(queued, ("r1", "r2")), ready(S1), ready(S2), queued("r3", "b", 2.0), queued("r4"), ended("r1")],
         [plan.Rest(S1)],
     ),
+    ("one that is held up is not asked for again", [queued("r1"), held_up(S1, S2), queued("r2")], []),
+    ("one that was held up is asked for when devices are freed", [queued("r1"), held_up(S1, S2), freed], [plan.Open("a", S2)]),
+    ("others do not wait for what is held up", [queued("r1", cores=2.0), held_up(S1), queued("r2", "b")], [plan.Open("b", S2)]),
+    (
+        "an unused sandbox gives its devices to a pool that waits for them",
+        [queued("r1"), ready(S1), ended("r1"), queued("r2", "b"), held_up(S2, S1)],
+        [plan.Close(S1)],
+    ),
+    (
+        "an unused sandbox whose devices nobody waits for stays",
+        [queued("r1"), ready(S1), ended("r1"), queued("r2", "b"), held_up(S2, S3)],
+        [plan.Rest(S1)],
+    ),
+    (
+        "a sandbox takes no younger call while another pool waits for its devices, which has its turn first",
+        [queued("r1"), ready(S1), queued("r2", "b"), held_up(S2, S1), queued("r3"), held_up(S3, S1), ended("r1"), freed],
+        [plan.Open("b", SandboxId("s4")), plan.Open("a", SandboxId("s5"))],
+    ),
+    ("a call that is cancelled waits no more", [queued("r1"), held_up(S1, S2), ended("r1"), freed], []),
 ]
 
 
@@ -101,6 +127,12 @@ TABLE = [
 def test_what_follows_an_event(events, expected):
     """The last event is followed by exactly these instructions."""
     assert play(made(), *events) == expected
+
+
+SIZES = {"a": 1.0, "b": 0.5, "c": 2.0, "d": 1.0}
+"""Pools, and the cores that their sandboxes take."""
+DEVICE = {"a", "d"}
+"""Pools whose sandboxes need the one device of the world."""
 
 
 class World:
@@ -111,11 +143,35 @@ class World:
         self.scheduler, self.cores = made(cores), cores
         self.calls, self.order = {}, defaultdict(list)
         self.pools, self.starting, self.held, self.over = {}, set(), {}, set()
+        self.asked, self.freed = [], False
 
     def tell(self, event):
         """Tell the scheduler, and carry out what it says."""
         for instruction in self.scheduler.handle(event):
             getattr(self, type(instruction).__name__.lower())(instruction)
+        self.tell_of_the_device()
+
+    def tell_of_the_device(self):
+        """Report that the machine's one device is free again, then make who asked for it, or report that another one has it."""
+        if self.freed:
+            self.freed = False
+            self.tell(plan.DevicesFreed())
+        elif self.asked:
+            new = self.asked.pop(0)
+            if self.holders():
+                self.tell(plan.SandboxHeldUp(new.sandbox, frozenset(self.holders())))
+            else:
+                self.make(new)
+                self.tell_of_the_device()
+
+    def holders(self):
+        """Return the sandbox that has the device, if there is one."""
+        return [sandbox for sandbox, (key, _) in self.pools.items() if key in DEVICE]
+
+    def remove(self, sandbox):
+        """Take away a sandbox, and note that its device is free."""
+        self.freed = self.freed or sandbox in self.holders()
+        return self.pools.pop(sandbox, None)
 
     def parents(self):
         """Return the calls that wait for another one."""
@@ -128,10 +184,17 @@ class World:
         self.tell(call)
 
     def open(self, new):
-        """Open a sandbox: never twice by one name, and only where there are cores for it."""
+        """Open a sandbox for a call that waits, in a moment if it needs the device."""
+        assert self.order[new.key]
+        if new.key in DEVICE:
+            self.asked.append(new)
+        else:
+            self.make(new)
+
+    def make(self, new):
+        """Make a sandbox: never twice by one name, and only where there are cores for it."""
         assert new.sandbox not in self.pools
-        waiting = self.order[new.key]
-        self.pools[new.sandbox] = (new.key, self.calls[waiting[0]].cores)
+        self.pools[new.sandbox] = (new.key, SIZES[new.key])
         self.starting.add(new.sandbox)
         working = [s for s in self.pools if self.held.get(s) not in self.parents()]
         assert len(working) == 1 or sum(self.pools[s][1] for s in working) <= self.cores
@@ -150,7 +213,7 @@ class World:
     def close(self, unused):
         """End a sandbox: never one that works."""
         assert unused.sandbox not in self.held and unused.sandbox not in self.starting
-        del self.pools[unused.sandbox]
+        self.remove(unused.sandbox)
 
     def fail(self, hopeless):
         """Fail a call: one that waits."""
@@ -187,13 +250,13 @@ class World:
             self.give_back(sandbox)
             return
         self.starting.discard(sandbox)
-        self.pools.pop(sandbox, None)
+        self.remove(sandbox)
         self.tell(plan.SandboxGone(sandbox, started))
 
     def vanish(self, sandbox):
         """Kill a sandbox before it took its call, in such a way that the scheduler hears of the sandbox first."""
         run = self.held.pop(sandbox)
-        del self.pools[sandbox]
+        self.remove(sandbox)
         self.tell(plan.SandboxGone(sandbox, started=True))
         self.order[self.calls[run].key].insert(0, run)
         self.tell(plan.CallReturned(run))
@@ -209,11 +272,10 @@ class World:
 def test_no_call_is_lost_or_run_twice_and_cores_are_kept(data, cores):
     """Whatever happens: capacity holds, each pool is first in first out, and in the end every call has ended."""
     world, numbers = World(cores), itertools.count(1)
-    sizes = {"a": 1.0, "b": 0.5, "c": 2.0}
     for _ in range(data.draw(st.integers(1, 25))):
         working, waiting = list(world.held), [run for runs in world.order.values() for run in runs]
         choices = {
-            "queue": ["a", "b", "c"],
+            "queue": ["a", "b", "c", "d"],
             "start": sorted(world.starting),
             "end": [s for s in working if world.held[s] not in world.parents()],
             "cancel": [run for run in waiting if run not in world.parents()],
@@ -224,8 +286,9 @@ def test_no_call_is_lost_or_run_twice_and_cores_are_kept(data, cores):
         step = data.draw(st.sampled_from([name for name, items in choices.items() if items]))
         item = data.draw(st.sampled_from(choices[step]))
         if step == "queue":
-            within = data.draw(st.sampled_from([None, *(world.held.values())]))
-            item = queued(f"r{next(numbers)}", item, sizes[item], within)
+            parents = world.held.values() if item not in DEVICE else ()  # whose parent has the device would wait for ever
+            within = data.draw(st.sampled_from([None, *parents]))
+            item = queued(f"r{next(numbers)}", item, SIZES[item], within)
         getattr(world, step)(item)
     for _ in range(1000):
         if world.starting:

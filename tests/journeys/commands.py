@@ -5,12 +5,15 @@ Law: commands are processes, as a user starts them. Cells that are to be met in 
 
 from __future__ import annotations
 
+import fcntl
 import os
 import select
+import struct
 import subprocess
 import sys
 import sysconfig
 import tempfile
+import termios
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -82,3 +85,37 @@ def until(condition: Callable[[], object], what: str) -> None:
     while not condition():
         assert time.monotonic() < deadline, f"{what} did not happen"
         select.select([], [], [], 0.02)
+
+
+class Terminal:
+    """A command in a terminal of its own."""
+
+    def __init__(self, commands: Commands, *words: str) -> None:
+        """Start it."""
+        self.master, slave = os.openpty()
+        fcntl.ioctl(self.master, termios.TIOCSWINSZ, struct.pack("HHHH", 31, 97, 0, 0))
+        self.process = commands.start(*words, stdin=slave, stdout=slave, stderr=slave)
+        os.close(slave)
+        self.seen = ""
+
+    def wait(self, text: str) -> None:
+        """Read until a text is there."""
+        deadline = time.monotonic() + DEADLINE
+        while text not in self.seen:
+            assert select.select([self.master], [], [], max(0.0, deadline - time.monotonic()))[0], self.seen
+            self.seen += os.read(self.master, 4096).decode(errors="replace")
+        self.seen = self.seen.partition(text)[2]
+
+    def type(self, text: str) -> None:
+        """Type a text."""
+        os.write(self.master, text.encode())
+
+    def __enter__(self) -> Terminal:
+        """Let it be used."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the window."""
+        self.process.kill()
+        self.process.wait(DEADLINE)
+        os.close(self.master)

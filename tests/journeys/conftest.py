@@ -6,12 +6,14 @@ Law: what a file shares is started before its first test, so that each test's le
 from __future__ import annotations
 
 import fcntl
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import uv
 from journeys.driving import Notebook, Place
 
 
@@ -54,5 +56,24 @@ def python_with_ipykernel_6(pytestconfig: pytest.Config) -> str:
         if not stamp.exists() or stamp.read_text() != wanted:
             subprocess.run([sys.executable, "-m", "venv", "--clear", folder / "env"], check=True)
             subprocess.run([python, "-m", "pip", "install", "--quiet", "-e", ROOT, "ipykernel>=6.29,<7"], check=True)
+            stamp.write_text(wanted)
+    return str(python)
+
+
+@pytest.fixture(scope="session")
+def small_environment(pytestconfig: pytest.Config) -> str:
+    """Give the Python of an environment with this tree and what it needs, and nothing else, made once and kept in pytest's cache.
+
+    It is what goes to other machines in tests; the environment of the tests themselves is ten times as large.
+    """
+    folder = pytestconfig.cache.mkdir("small-environment")
+    python, stamp = folder / "env" / "bin" / "python", folder / "made-for"
+    wanted = (ROOT / "pyproject.toml").read_text()
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not stamp.exists() or stamp.read_text() != wanted:
+            shutil.rmtree(folder / "env", ignore_errors=True)
+            subprocess.run([uv.find_uv_bin(), "venv", "-q", "--python", sys.executable, folder / "env"], check=True)
+            subprocess.run([uv.find_uv_bin(), "pip", "install", "-q", "--python", python, "-e", f"{ROOT}[ssh]"], check=True)
             stamp.write_text(wanted)
     return str(python)

@@ -5,17 +5,15 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import select
 import signal
 import struct
 import subprocess
 import sys
 import termios
-import time
 from collections.abc import Iterator
 
 import pytest
-from journeys.commands import GATE, Commands, until
+from journeys.commands import GATE, Commands, Terminal, until
 from journeys.driving import DEADLINE, Place
 from remora_provisioner import runlog
 
@@ -77,32 +75,16 @@ def test_listings_show_what_lives_and_what_ran(waiting: tuple[Commands, str]) ->
     assert "w.ipynb" in commands.run("runs").stdout
 
 
-class Screen:
+class Screen(Terminal):
     """`remora shell` in a terminal of its own."""
 
     def __init__(self, commands: Commands, *words: str) -> None:
         """Start it."""
-        self.master, slave = os.openpty()
-        fcntl.ioctl(self.master, termios.TIOCSWINSZ, struct.pack("HHHH", 31, 97, 0, 0))
-        self.process = commands.start("shell", *words, stdin=slave, stdout=slave, stderr=slave)
-        os.close(slave)
-        self.seen = ""
-
-    def wait(self, text: str) -> None:
-        """Read until a text is there."""
-        deadline = time.monotonic() + DEADLINE
-        while text not in self.seen:
-            assert select.select([self.master], [], [], max(0.0, deadline - time.monotonic()))[0], self.seen
-            self.seen += os.read(self.master, 4096).decode(errors="replace")
-        self.seen = self.seen.partition(text)[2]
+        super().__init__(commands, "shell", *words)
 
     def wait_prompt(self) -> None:
         """Read until the shell waits for a command."""
         self.wait("# " if os.getuid() == 0 else "$ ")
-
-    def type(self, text: str) -> None:
-        """Type a text."""
-        os.write(self.master, text.encode())
 
     def __enter__(self) -> Screen:
         """Wait for the prompt."""
@@ -112,12 +94,6 @@ class Screen:
             self.__exit__()
             raise
         return self
-
-    def __exit__(self, *_: object) -> None:
-        """Close the window."""
-        self.process.kill()
-        self.process.wait(DEADLINE)
-        os.close(self.master)
 
 
 def test_a_shell_is_a_terminal_in_the_sandbox_beside_what_runs(waiting: tuple[Commands, str]) -> None:

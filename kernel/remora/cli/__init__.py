@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 from ..errors import RemoraError
-from . import attaching, doctor, image, listing, run, secret, shell, stopping
+from . import attaching, doctor, image, listing, machine, run, secret, shell, stopping
 
 PLUGINS = "remora.commands"
 USAGE, OURS, INTERRUPTED = 2, 3, 130
@@ -92,6 +92,7 @@ for command in (
     stopping.stop,
     shell.shell,
     image.image,
+    machine.machine,
     secret.secret,
     doctor.doctor,
 ):

@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -49,11 +49,16 @@ def doctor(as_json: bool) -> int:
     if as_json:
         click.echo(json.dumps([asdict(finding) for finding in findings], indent=2))
     else:
-        for finding in findings:
-            click.echo(f"{_SIGNS[finding.state]:<8} {finding.name}: {finding.text}")
-            if finding.advice:
-                click.echo(f"{'':<8} → {finding.advice}")
+        show(findings)
     return 3 if any(finding.state == BAD for finding in findings) else 0
+
+
+def show(findings: Iterable[Finding]) -> None:
+    """Print findings, each with what to do about it."""
+    for finding in findings:
+        click.echo(f"{_SIGNS[finding.state]:<8} {finding.name}: {finding.text}")
+        if finding.advice:
+            click.echo(f"{'':<8} → {finding.advice}")
 
 
 def _findings() -> Iterator[Finding]:
@@ -137,10 +142,16 @@ def _machine() -> Iterator[Finding]:
         said = str(getattr(error, "stderr", "") or error).strip().splitlines()[-1:]
         yield Finding("sandboxes", BAD, f"could not be tried: {''.join(said)}", "`pip install --force-reinstall remora`")
         return
+    yield from of_trial(found)
+
+
+def of_trial(found: dict[str, Any]) -> Iterator[Finding]:
+    """Yield what a machine's provisioner has found out by trying."""
     yield _isolation(found["jails"])
     yield from (_jail(jail) for jail in found["jails"])
     yield _images(found["images"])
     warnings = "; ".join(found["limits"]["warnings"])
+    yield _devices(found["devices"])
     yield Finding("limits", FAIR if warnings else GOOD, found["limits"]["means"], warnings)
 
 
@@ -153,6 +164,13 @@ def _images(images: dict[str, Any]) -> Finding:
     return Finding(
         "images", GOOD, "packages of Python and of the system, and commands", f"apt-get install {missing}" if missing else ""
     )
+
+
+def _devices(devices: dict[str, Any]) -> Finding:
+    from ..resources import device_name
+
+    found = [device_name(facts) + (f", told by {facts['told_by']}" if facts["told_by"] else "") for facts in devices["found"]]
+    return Finding("GPUs", FAIR if devices["lines"] else GOOD, "; ".join(found) or "none", "; ".join(devices["lines"]))
 
 
 def _isolation(jails: list[dict[str, Any]]) -> Finding:

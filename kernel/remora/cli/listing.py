@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from ..resources import device_name
 from . import table
 from .table import Row
 
@@ -26,6 +27,10 @@ def _purpose(row: Row) -> str:
     return "a notebook's run" if row.get("session") == "notebook" else f"session {row.get('session', '')}"
 
 
+def _devices(row: Row) -> str:
+    return ", ".join(map(device_name, row.get("devices") or ()))
+
+
 def _folder(row: Row) -> str:
     return str((row.get("spec") or {}).get("folder") or "")
 
@@ -40,6 +45,7 @@ def ps(as_json: bool) -> None:
         "for": _purpose,
         "machine": lambda row: str(row.get("on", "here")),
         "jail": lambda row: str(row.get("jail", "")),
+        "devices": _devices,
         "started": lambda row: table.age(row.get("started")),
         "folder": _folder,
     }

@@ -18,10 +18,12 @@ from dataclasses import dataclass, replace
 
 from .. import client as clients
 from .. import giving, specs
-from ..client import Connection, Sink
+from ..client import Sink
+from ..connection import Connection
 from ..errors import RemoraError, Unavailable
 from ..options import CellOptions
 from ..resources import SandboxSpec
+from ..terminal import AtTerminal
 from ..wire import CancelRun, CommMessage, Fields, FindRun, OpenSession, RunId, StartRun
 from .following import Stop
 from .job import FOLLOWER_LOG, Job
@@ -76,11 +78,13 @@ def open_sandbox(run: str, wish: Wish, stage: Callable[[str, str], None]) -> Con
     async def open_and_connect() -> Connection:
         async with asyncio.timeout(wish.start_limit) as limit:
 
-            def go_on(name: str, text: str) -> None:
-                limit.reschedule(asyncio.get_running_loop().time() + wish.start_limit)
-                stage(name, text)
+            class Starting(AtTerminal):
+                def stage(self, name: str, text: str) -> None:
+                    """Wait longer, since something happens."""
+                    limit.reschedule(asyncio.get_running_loop().time() + wish.start_limit)
+                    stage(name, text)
 
-            facts = await client.staged(request, go_on)
+            facts = await client.staged(request, Starting(lambda _: None))
             connection = Connection(client, facts)
             await connection.connect()
             return connection

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ..errors import OptionError, Refused
-from ..resources import SandboxSpec, format_bytes, format_seconds
+from ..resources import SandboxSpec, device_name, format_bytes, format_seconds
 from ..states import ENDED, RunState
 from ..wire import FindRun, ListAll
 from . import variables
@@ -69,11 +69,11 @@ def _show(remote: Remote, _: Command) -> Table:
         held = ", ".join(sorted(session.ledger.held)[:12]) or "nothing"
         state = "ready" if session.alive else "ended"
         facts = session.connection.facts
-        rows.append(
-            (session.name, str(facts.get("on", "here")), session.sandbox, state, str(facts.get("jail", "")), held, "own machine")
-        )
+        devices = ", ".join(map(device_name, facts.get("devices") or ())) or "none"
+        place = (str(facts.get("on", "here")), session.sandbox, state, str(facts.get("jail", "")), devices)
+        rows.append((session.name, *place, held, "own machine"))
     return Table(
-        ("session", "machine", "sandbox", "state", "jail", "variables there", "cost"),
+        ("session", "machine", "sandbox", "state", "jail", "devices", "variables there", "cost"),
         rows,
         "no session has a sandbox yet; write %%remote above a cell to start one",
     )
@@ -117,7 +117,11 @@ def _pull(remote: Remote, command: Command) -> str:
     variables.bind(delivery, session, remote.shell.user_ns)
     came = ", ".join(name for name in command.names if name not in stays) or "nothing"
     return "; ".join(
-        [f"brought {came} home ({format_bytes(delivery.nbytes)})", *(str(about["reason"]) for about in stays.values())]
+        [
+            f"brought {came} home ({format_bytes(delivery.nbytes)})",
+            *(str(about["reason"]) for about in stays.values()),
+            *delivery.notes,
+        ]
     )
 
 

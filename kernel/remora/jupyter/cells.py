@@ -16,11 +16,13 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any
 
 from .. import client as clients
-from ..client import Connection, Sink, new_run
+from ..client import Sink, Waiter, new_run
+from ..connection import Connection
 from ..errors import RemoraError, RemoteError, RunEnded, from_dict
 from ..states import ENDED, EndReason, RunState
 from ..wire import Buffer, Fields, InputReply, Record, RunId, StartRun
 from . import variables
+from .asking import Asked, CellWaiter
 from .front import Front
 from .options import CellOptions
 from .progress import Progress
@@ -68,20 +70,23 @@ class CellRun:
         self._stopped = 0
         self._hint_at: float | None = None
 
-    def wait_for(self, work: Callable[[Callable[[str, str], None]], Coroutine[Any, Any, Fields]]) -> Fields:
+    def wait_for(self, work: Callable[[Waiter], Coroutine[Any, Any, Fields]]) -> Fields:
         """Wait for work on the client's loop that `work` makes, given who hears of its stages; the status line goes on meanwhile.
 
-        Cancel and the stop button end it: RunEnded, KeyboardInterrupt.
+        Questions are asked of the user. Cancel and the stop button end it: RunEnded, KeyboardInterrupt.
         """
+        arrived: queue.SimpleQueue[Asked | None] = queue.SimpleQueue()
         with self._front.hearing():
-            waiting = self._opening = clients.client().start(work(self.progress.stage_words))
+            waiting = self._opening = clients.client().start(work(CellWaiter(self.progress, arrived.put)))
+            waiting.add_done_callback(lambda _: arrived.put(None))
             try:
                 while True:
                     moment = self.progress.next_tick(time.monotonic())
-                    with suppress(TimeoutError):
-                        return waiting.result(None if moment is None else max(0.0, moment - time.monotonic()))
-                    if waiting.done():
-                        return waiting.result()
+                    with suppress(queue.Empty):
+                        asked = arrived.get(timeout=None if moment is None else max(0.0, moment - time.monotonic()))
+                        if asked is None:
+                            return waiting.result()
+                        asked.answer(self._front)
                     self.progress.tick(time.monotonic())
             except CancelledError:
                 raise RunEnded("cancelled before it began", reason=EndReason.CANCELLED.value) from None
@@ -225,6 +230,8 @@ class CellRun:
         del self._cargo
         delivery = variables.unload(result, self._session, cargo, self._namespace, self._fetch)
         variables.bind(delivery, self._session, self._namespace)
+        for line in delivery.notes:
+            self.say(line)
         self.progress.fetched(delivery.nbytes)
         self._session.remember(result.content.get("installed") or [])
         self._front.add_payload(result.content.get("payload") or [])

@@ -14,7 +14,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from ..client import Client, Connection
+from ..client import Client
+from ..connection import Connection
 from ..errors import Refused, RemoraError
 from ..states import ENDED, RunState
 from ..wire import Fields, Record, RunId
@@ -95,6 +96,11 @@ class DetachedRun:
         self._untouched = {}
         return sorted(n for n in self._delivery.values.keys() - free if self._namespace.get(n) is not self._delivery.values[n])
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Lines on variables that are not as they were there; none before they are bound."""
+        return self._delivery.notes if self._delivery is not None else ()
+
     def _fetch(self, names: list[str]) -> Any:
         if not self._session.alive or self._session.connection is None:
             raise Refused(f"{', '.join(names)} stayed in a sandbox that has ended", reason="sandbox-ended")
@@ -148,6 +154,9 @@ def attach(client: Client, facts: Fields, run: DetachedRun, relay: Relay) -> Run
             relay.show(item)
             run.take(item)
     with suppress(Refused):
-        for name in run.bind():
+        touched = run.bind()
+        for line in run.notes:
+            relay.say(line)
+        for name in touched:
             relay.say(f'{name} is bound here already and was left alone; run["{name}"] has what the run made')
     return run.state

@@ -14,6 +14,7 @@ from typing import Any
 from .. import client as clients
 from .. import specs
 from ..errors import OptionError, RemoraError, RemoteError, RunEnded
+from ..resources import device_name
 from ..states import EndReason
 from ..sync.names import analyse
 from ..wire import Fields, RunId
@@ -67,12 +68,14 @@ class Remote:
         if chosen.both:
             self.shell.run_cell(cell, silent=True, store_history=False).raise_error()
         comms = None if chosen.detach else self.front.comms()
-        progress = self._progress(session, cancel_widget(lambda: run.cancel(), live=comms is not None, comms=comms))
+        progress = self._progress(session, chosen.on, cancel_widget(lambda: run.cancel(), live=comms is not None, comms=comms))
         run = CellRun(self.front, session, self.shell.user_ns, progress)
         try:
             self.sessions.ensure(session, chosen, run.say, run.wait_for)
             session.options = chosen.lasting()
-            progress.place(jail=str(run.connection.facts.get("jail", "")))
+            facts = run.connection.facts
+            devices = ", ".join(map(device_name, facts.get("devices") or ()))
+            progress.place(jail=str(facts.get("jail", "")), gpu=devices)
             if chosen.detach:
                 return self._detach(run, session, cell, chosen)
             run.execute(cell, _first_line(cell), chosen, self._cell_fields())
@@ -107,8 +110,9 @@ class Remote:
         """Bind what detached runs have made meanwhile; called between cells."""
         while self._settled:
             run = self._settled.pop(0)
-            for name in run.bind():
-                line = f'{name} was bound anew here while run {run.id} made one; run["{name}"] has that'
+            touched = run.bind()
+            lines = [f'{name} was bound anew here while run {run.id} made one; run["{name}"] has that' for name in touched]
+            for line in (*lines, *run.notes):
                 self.front.publish("stream", {"name": "stderr", "text": f"Remora: {line}\n"}, {}, (), self.front.parent())
 
     def attach(self, facts: Fields, session: Session) -> None:
@@ -130,14 +134,14 @@ class Remote:
             "allow_stdin": bool(content.get("allow_stdin", True)),
         }
 
-    def _progress(self, session: Session, cancel: CancelButton | None) -> Progress:
-        parent = self.front.parent()
+    def _progress(self, session: Session, machine: str, cancel: CancelButton | None) -> Progress:
+        parent, name = self.front.parent(), f"remora-{uuid.uuid4().hex[:12]}"
 
         def publish(bundle: Bundle, metadata: dict[str, Any], display_id: str, update: bool) -> None:
             content = {"data": bundle, "metadata": metadata, "transient": {"display_id": display_id}}
             self.front.publish("update_display_data" if update else "display_data", content, {}, (), parent)
 
-        return Progress(StatusLine(session=session.name), publish, time.monotonic, f"remora-{uuid.uuid4().hex[:12]}", cancel)
+        return Progress(StatusLine(session=session.name, machine=machine), publish, time.monotonic, name, cancel)
 
     def _evaluate(self, expression: str) -> object:
         return eval(expression, self.shell.user_global_ns, self.shell.user_ns)

@@ -11,7 +11,8 @@ from dataclasses import replace
 from typing import Any
 
 from .. import giving, specs
-from ..client import Client, Connection
+from ..client import Client, Waiter
+from ..connection import Connection
 from ..errors import RunEnded
 from ..images import Image
 from ..resources import SandboxSpec
@@ -22,8 +23,8 @@ from ..wire import Fields, FindSandbox, LeaveKernel, OpenSession, SandboxId, Sto
 from .kept import Kept
 from .options import CellOptions
 
-Wait = Callable[[Callable[[Callable[[str, str], None]], Coroutine[Any, Any, Fields]]], Fields]
-"""Waits for work on the client's loop that is made with somebody who hears of its stages: name, and more in words."""
+Wait = Callable[[Callable[[Waiter], Coroutine[Any, Any, Fields]]], Fields]
+"""Waits for work on the client's loop that is made with somebody who hears of its stages, and who can be asked."""
 _AT_OPENING = ("cpu", "memory", "env", "files", "jail", "idle")
 """Options that a sandbox takes on when it is opened, and that do not identify it."""
 
@@ -142,7 +143,7 @@ class Sessions:
         gone = session.sandbox if session.connection is not None and session.connection.ended else None
         request = OpenSession(self.kernel, session.name, spec.to_dict(), instead_of=SandboxId(gone) if gone else None)
         request = replace(request, secrets=giving.for_spec(spec))
-        facts = wait(lambda stage: client.staged(request, stage))
+        facts = wait(lambda waiter: client.staged(request, waiter))
         if session.alive and session.sandbox != facts["id"]:
             self._say_what_stays(session, tell)
         try:
@@ -152,7 +153,7 @@ class Sessions:
                 raise
         # it was ending when we asked, and the backend had not heard of it yet
         request = replace(request, instead_of=facts["id"])
-        facts = wait(lambda stage: client.staged(request, stage))
+        facts = wait(lambda waiter: client.staged(request, waiter))
         return self.take(session, facts, spec.identity, tell)
 
     def take(self, session: Session, facts: Fields, identity: object, tell: Callable[[str], None]) -> Connection:
@@ -179,7 +180,7 @@ class Sessions:
         """Make a living sandbox, opened by whatever kernel, this session's own."""
         client = self._client()
         request = OpenSession(self.kernel, session.name, spec.to_dict(), SandboxId(sandbox))
-        facts = client.run(client.staged(request, lambda *_: None))
+        facts = client.run(client.staged(request, Waiter()))
         session.image = Image.from_dict(spec.image)
         return self.take(session, facts, spec.identity, lambda _: None)
 

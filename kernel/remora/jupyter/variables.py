@@ -68,6 +68,8 @@ class Delivery:
     mutated: frozenset[str] = frozenset()
     deleted: tuple[str, ...] = ()
     nbytes: int = 0
+    notes: tuple[str, ...] = ()
+    """Lines for the user."""
 
 
 def unload(result: Record, session: Session, cargo: Cargo, namespace: Namespace, fetch: Fetch) -> Delivery:
@@ -81,20 +83,22 @@ def unload(result: Record, session: Session, cargo: Cargo, namespace: Namespace,
         return came
     buffers, more = fetch(content["away"])
     rest = unpack(buffers, more, session, namespace)
-    return replace(came, values=came.values | rest.values, nbytes=came.nbytes + rest.nbytes)
+    return replace(came, values=came.values | rest.values, nbytes=came.nbytes + rest.nbytes, notes=came.notes + rest.notes)
 
 
 def unpack(buffers: tuple[Buffer, ...], content: Fields, session: Session, namespace: Namespace) -> Delivery:
     """Decode variables that came as stream and buffers, and stand-ins for those that stay there."""
     stay = dict(content.get("remote") or {})
     values: Namespace = {}
+    notes: tuple[str, ...] = ()
     if buffers:
         decoded = decode_each(bytes(buffers[0]), buffers[1:], namespace=namespace)
         values |= decoded.values
+        notes = decoded.notes
         stay |= {name: {"type": "value", "repr": "", "reason": str(error)} for name, error in decoded.failures.items()}
     values |= {n: RemoteValue(n, about["type"], about["repr"], session.name, about["reason"]) for n, about in stay.items()}
     size = sum(memoryview(b).nbytes for b in buffers)
-    return Delivery(values, frozenset(content.get("mutated") or ()), tuple(content.get("deleted") or ()), size)
+    return Delivery(values, frozenset(content.get("mutated") or ()), tuple(content.get("deleted") or ()), size, notes)
 
 
 def bind(delivery: Delivery, session: Session, namespace: Namespace) -> None:

@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from remora.images.steps import MirrorBase
 
@@ -36,7 +37,17 @@ class Fitting:
     whole: bool = False
     """The layers are a system of their own."""
     inside: str = ""
-    """The interpreter of that system, in place of `executable`."""
+    """The interpreter as it is called inside, where that is another one than `executable`, or not to be seen from outside."""
+    libraries: str = ""
+    """A folder of shared libraries for those that the machine lacks of them, with an interpreter from another machine."""
+    places: tuple[tuple[str, str], ...] = ()
+    """(path inside, folder of this machine): what came from another machine, and is shown under the path that it had there."""
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Fitting:
+        """Rebuild from what `dataclasses.asdict` gives, after a way through JSON."""
+        pairs = {name: tuple((one, other) for one, other in data[name]) for name in ("environment", "places")}
+        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in data.items()} | pairs)
 
     @classmethod
     def mirror(cls, base: MirrorBase) -> Fitting:

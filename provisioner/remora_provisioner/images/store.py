@@ -12,7 +12,7 @@ import os
 import re
 import time
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
@@ -20,7 +20,7 @@ from remora.errors import StoreRefused
 
 from .farms import make_farm
 from .lock import StoreLock
-from .objects import Objects
+from .objects import Objects, read_chunks
 from .paths import check_digest
 from .scanning import Scan
 from .tree import File, Tree
@@ -64,6 +64,10 @@ class Store:
     def put_chunks(self, chunks: Iterable[bytes], digest: str | None = None, executable: bool = False) -> tuple[str, int]:
         """Store what comes in pieces, as it comes; StoreRefused with "wrong-digest"."""
         return self.objects.write(chunks, digest, executable)
+
+    def read(self, digest: str, executable: bool) -> Generator[bytes, None, None]:
+        """Yield the content of an object; raises OSError if it is not there."""
+        return read_chunks(self.objects.place(check_digest(digest), executable))
 
     def has(self, digest: str, executable: bool) -> bool:
         """Say whether an object is there; a collection then spares it for an hour."""

@@ -13,19 +13,29 @@ import contextlib
 import json
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
 from remora.errors import StoreRefused, Unavailable
 
-from .objects import CHUNK, read_chunks
+from .objects import CHUNK
 from .store import MOST_INDEX, Store, inflate
 from .tree import Tree
 
 _HEAD = struct.Struct(">cQ")
 _SMALL, _PACK = 1 << 16, 1 << 20
 _SHORT = 1 << 12  # the most that a D or an E holds
+
+
+class Shelf(Protocol):
+    """What trees are sent from: a store, or folders of which somebody knows the digests."""
+
+    def load(self, digest: str, /) -> Tree:
+        """Return a tree."""
+
+    def read(self, digest: str, executable: bool, /) -> Generator[bytes, None, None]:
+        """Yield the content of a file of such a tree."""
 
 
 class Reader(Protocol):
@@ -52,7 +62,7 @@ class _Item:
     size: int
 
 
-def send(store: Store, digest: str, reader: Reader, writer: Writer) -> None:
+def send(store: Shelf, digest: str, reader: Reader, writer: Writer) -> None:
     """Send a tree to a peer that calls `receive`, and return when it has all of it.
 
     StoreRefused with the reason that the peer gave, or "malformed" if it talks nonsense; Unavailable if the connection broke.
@@ -128,10 +138,10 @@ def _letter(batch: list[_Item]) -> bytes:
     return b"O" if batch[0].size > _SMALL else b"P"
 
 
-def _put_batch(store: Store, writer: Writer, batch: list[_Item]) -> None:
+def _put_batch(store: Shelf, writer: Writer, batch: list[_Item]) -> None:
     _write(writer, _HEAD.pack(_letter(batch), sum(item.size for item in batch)))
     for item in batch:
-        with contextlib.closing(read_chunks(store.objects.place(item.digest, item.executable))) as chunks:
+        with contextlib.closing(store.read(item.digest, item.executable)) as chunks:
             for chunk in chunks:
                 _write(writer, chunk)
     writer.flush()

@@ -163,16 +163,18 @@ def _explain(complaints: list[str]) -> str:
 
 
 def _open(plan: SandboxPlan, program: Program) -> OpenSandbox:
-    trees = [stage.Tree(plan.scratch, mapped=False), *(stage.Tree(m.source) for m in plan.mounts), stage.Tree(program.root)]
+    nodes = {m.source: (m.source.stat().st_rdev, m.writable) for m in plan.mounts if m.source.is_char_device()}
+    shown = [stage.Tree(m.source) for m in plan.mounts if m.source not in nodes]
+    trees = [stage.Tree(plan.scratch, mapped=False), *shown, stage.Tree(program.root)]
     # anybody may read a layer; a build may also change what its lower layers have, so that must be its own
     trees += [stage.Tree(layer, mapped=plan.changes is not None) for layer in plan.layers]
     trees += [stage.Tree(plan.changes, mapped=False)] if plan.changes else []
     with (
-        nullcontext() if plan.host_id is None else stage.prepare(trees, plan.host_id) as ready,
+        nullcontext() if plan.host_id is None else stage.prepare(trees, plan.host_id, tuple(nodes.values())) as ready,
         _descriptor(os.memfd_create("bwrap-arguments", 0)) as arguments,
         nullcontext() if plan.changes is None else _descriptor(ownership.open_filter()) as filtered,
     ):
-        found = _Found.plain() if ready is None else _Found.staged([tree.source for tree in trees], ready.unmapped)
+        found = _Found({}, frozenset(nodes)) if ready is None else _Found.staged(trees, [*nodes], ready.unmapped)
         if plan.changes is not None and (foreign := found.read_only.intersection(plan.layers)):
             told = f"the file system of {sorted(foreign)[0]} cannot be given to another user id"
             raise NotStarted(f"{told}; set REMORA_STATE_DIR to a folder on one that can, such as ext4, xfs or btrfs")
@@ -212,25 +214,25 @@ def _run(plan: SandboxPlan) -> list[str]:
 
 @dataclass(frozen=True)
 class _Found:
-    """Where bwrap finds the trees: at their own paths, or on the stage."""
+    """Where bwrap finds the trees and device nodes: at their own paths, or on the stage."""
 
     places: dict[Path, Path]
-    read_only: frozenset[Path]
+    nodes: frozenset[Path]
+    read_only: frozenset[Path] = frozenset()
 
     @classmethod
-    def plain(cls) -> _Found:
-        return cls({}, frozenset())
-
-    @classmethod
-    def staged(cls, sources: list[Path], unmapped: frozenset[Path]) -> _Found:
-        return cls({source: stage.Stage.path(index) for index, source in enumerate(sources)}, unmapped)
+    def staged(cls, trees: list[stage.Tree], nodes: list[Path], unmapped: frozenset[Path]) -> _Found:
+        places = {tree.source: stage.Stage.path(index) for index, tree in enumerate(trees)}
+        places |= {source: stage.Stage.node(index) for index, source in enumerate(nodes)}
+        return cls(places, frozenset(nodes), unmapped)
 
     def at(self, source: Path) -> Path:
         return self.places.get(source, source)
 
     def bind(self, mount: Mount) -> list[str]:
         writable = mount.writable and mount.source not in self.read_only
-        return ["--bind" if writable else "--ro-bind", str(self.at(mount.source)), str(mount.target)]
+        word = "--dev-bind" if mount.source in self.nodes else "--bind" if writable else "--ro-bind"
+        return [word, str(self.at(mount.source)), str(mount.target)]
 
 
 def _arguments(plan: SandboxPlan, program: Program, found: _Found) -> list[str]:

@@ -158,12 +158,13 @@ def _shared_files(plan: SandboxPlan) -> list[str]:
 def _make_points(plan: SandboxPlan) -> None:
     """Make a topmost layer of empty folders, in which everything can be mounted: nothing can be made in a read-only overlay."""
     points = plan.scratch / POINTS
-    targets = [plan.home, plan.folder, Path("/var/tmp"), *(mount.target for mount in plan.mounts)]
+    files = {mount.target for mount in plan.mounts if not mount.source.is_dir()}
+    targets = [plan.home, plan.folder, Path("/var/tmp"), *(mount.target for mount in plan.mounts if mount.target not in files)]
     for layer in plan.layers:
         targets += [Path("/", name) for name in os.listdir(layer)]
     for target in targets:
         (points / target.relative_to("/")).mkdir(parents=True, exist_ok=True)
-    for name in SHARED_FILES if plan.whole else ():
+    for name in (*map(str, files), *(SHARED_FILES if plan.whole else ())):
         file = points / name.strip("/")
         file.parent.mkdir(parents=True, exist_ok=True)
         file.touch()

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from pathlib import Path
 from . import calls
 
 _ROOT = "/tmp"  # exists everywhere; what lies there is hidden in the child's own mount namespace only
+_NODES = f"{_ROOT}/nodes"
 
 
 @dataclass(frozen=True)
@@ -30,18 +32,25 @@ class Tree:
 
 @dataclass(frozen=True)
 class Stage:
-    """Detached trees, ready to be attached by the child that becomes `host_id`."""
+    """Detached trees, ready to be attached by the child that becomes `host_id`, and nodes to be made for it."""
 
     host_id: int
     trees: tuple[tuple[int, bool], ...]
     """Descriptor of the detached mount, and whether it is a folder."""
     unmapped: frozenset[Path]
     """Sources whose file system cannot be id-mapped: others may read them, nobody may write."""
+    nodes: tuple[tuple[int, bool], ...] = ()
+    """Numbers of the character devices that it gets nodes of its own for, and whether it may write them."""
 
     @staticmethod
     def path(index: int) -> Path:
         """Return where the tree of that index is seen by the child."""
         return Path(_ROOT, str(index))
+
+    @staticmethod
+    def node(index: int) -> Path:
+        """Return where the device node of that index is seen by the child."""
+        return Path(_NODES, str(index))
 
     def enter(self) -> None:
         """Attach the trees in a new mount namespace and become the host id, for good. For the forked child only."""
@@ -55,14 +64,27 @@ class Stage:
             else:
                 os.close(os.open(target, os.O_CREAT | os.O_WRONLY, 0o644))
             calls.attach_tree(tree, target)
+        self._make_nodes()
         os.chdir("/")
         os.setgroups([])
         os.setresgid(self.host_id, self.host_id, self.host_id)
         os.setresuid(self.host_id, self.host_id, self.host_id)
 
+    def _make_nodes(self) -> None:
+        """Make nodes that belong to the host id: those of the machine may be root's alone, and cannot be id-mapped."""
+        if not self.nodes:
+            return
+        os.mkdir(_NODES, 0o755)
+        calls.mount("tmpfs", _NODES, calls.MS_NOSUID, "mode=0755,size=1m")
+        for index, (number, writable) in enumerate(self.nodes):
+            place = self.node(index)
+            os.mknod(place, stat.S_IFCHR, number)
+            os.chown(place, self.host_id, self.host_id)
+            os.chmod(place, 0o600 if writable else 0o400)
+
 
 @contextlib.contextmanager
-def prepare(trees: Iterable[Tree], host_id: int) -> Iterator[Stage]:
+def prepare(trees: Iterable[Tree], host_id: int, nodes: tuple[tuple[int, bool], ...] = ()) -> Iterator[Stage]:
     """Detach and id-map the trees; the descriptors are closed at the end. Raises OSError where root lacks the power."""
     with contextlib.ExitStack() as opened:
         namespaces: dict[tuple[int, int], int] = {}
@@ -78,7 +100,7 @@ def prepare(trees: Iterable[Tree], host_id: int) -> Iterator[Stage]:
             if not _hand_over(copy, namespaces[owner] if tree.mapped else None):
                 unmapped.add(tree.source)
             detached.append((copy, tree.source.is_dir()))
-        yield Stage(host_id, tuple(detached), frozenset(unmapped))
+        yield Stage(host_id, tuple(detached), frozenset(unmapped), nodes)
 
 
 def _hand_over(copy: int, namespace: int | None) -> bool:

@@ -1,0 +1,168 @@
+"""The machines: the backend's own and those elsewhere. What is asked of a sandbox is asked of the machine that it is on.
+
+Law: nothing is decided here; a machine elsewhere is reached when something is wanted there, and again while something is there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from remora.errors import Refused
+from remora.resources import SandboxSpec
+from remora.states import EndReason
+from remora.streams import Peer
+from remora.wire import Fields, FollowRun, SandboxId
+from remora_provisioner.agent import Agent
+from remora_provisioner.hearing import Listener
+from remora_provisioner.machines.elsewhere import Elsewhere
+from remora_provisioner.machines.folders import Folders
+from remora_provisioner.machines.lines import Line
+from remora_provisioner.machines.reached import BySsh
+from remora_provisioner.opening import Opening
+
+HERE = "here"
+_LINKS = "links"
+
+
+def new_sandbox() -> SandboxId:
+    """Return a fresh sandbox id: short, since people type it."""
+    return SandboxId(os.urandom(4).hex())
+
+
+class Machines:
+    """All machines of one backend."""
+
+    def __init__(self, directory: Path, socket: Path, listener: Listener) -> None:
+        """Keep what is needed in the backend's directory; code in sandboxes may reach the backend's socket."""
+        self._directory, self._listener = directory, listener
+        self._by_ssh = BySsh(directory / "bundles")
+        self.here = Agent(directory, (str(socket), str(directory / _LINKS)), listener)
+        self._elsewhere: dict[str, Elsewhere] = {}
+        self._on: dict[str, str] = {}
+        self._folders = Folders(directory / "images" / "folders.cache")
+
+    async def ask(self, about: str, op: str, args: Fields, opening: Opening) -> Fields:
+        """Answer a question of `remora.wire.Ask`. Raises Refused for one that is not known here."""
+        if about == "images":
+            return await self.here.images.ask(op, args, opening.say)
+        if about == "machines":
+            return await self._ask_machines(op, args, opening)
+        raise Refused(f"this version is not asked about {about!r}; use the same version of Remora")
+
+    async def _ask_machines(self, op: str, args: Fields, opening: Opening) -> Fields:
+        """List machines, add, check or remove one. Raises OptionError for names that are none."""
+        if op == "list":
+            rows = [row | self._described(row["name"]) for row in self._by_ssh.listed()]
+            return {"machines": rows}
+        if op == "add":
+            return {"name": self._by_ssh.add(args.get("name"), str(args["destination"]), args.get("identity"))}
+        name = str(args["name"])
+        if op == "check":
+            return await self._by_ssh.check(name, opening)
+        if op != "remove":
+            raise Refused(f"machines are not asked {op!r} in this version; use the same version of Remora")
+        self._by_ssh.remove(name)
+        if name in self._elsewhere and not self._elsewhere[name].busy:
+            await self._elsewhere[name].leave()
+            self._elsewhere.pop(name).close()
+        return {}
+
+    def _described(self, name: str) -> Fields:
+        return self._elsewhere[name].described() if name in self._elsewhere else {"reached": False, "sandboxes": 0}
+
+    def knows(self, name: str) -> bool:
+        """Say whether there is a machine of this name."""
+        return name == HERE or self._by_ssh.knows(name)
+
+    # -- one sandbox
+
+    async def open(self, sandbox: SandboxId, spec: SandboxSpec, facts: Fields, opening: Opening) -> list[str]:
+        """Start a sandbox on the machine that its spec names; return the lines that its user should read."""
+        machine = self._named(spec.on)
+        if spec.on != HERE:
+            self._on[sandbox] = spec.on
+        return await machine.open(sandbox, spec, facts, opening)
+
+    async def extend(self, sandbox: SandboxId, spec: SandboxSpec, opening: Opening) -> list[str]:
+        """Fit a living sandbox out with the image of this spec; return the lines that its user should read."""
+        return await self._of(sandbox).extend(sandbox, spec, opening)
+
+    async def stop(self, sandbox: SandboxId, reason: EndReason) -> None:
+        """End a sandbox, and return when nothing of it is left."""
+        await self._of(sandbox).stop(sandbox, reason)
+
+    def has(self, sandbox: str) -> bool:
+        """Say whether the sandbox lives, as far as is known."""
+        return self._of(sandbox).has(sandbox)
+
+    def peer(self, sandbox: SandboxId) -> Peer:
+        """Return the connection to a living sandbox's supervisor; StateError if there is none."""
+        return self._of(sandbox).peer(sandbox)
+
+    def endpoint(self, sandbox: SandboxId) -> Fields:
+        """Return how a client on this machine reaches the sandbox's supervisor."""
+        return self._of(sandbox).endpoint(sandbox)
+
+    async def require_within(self, sandbox: SandboxId, spec: SandboxSpec, opening: Opening) -> None:
+        """Raise Refused if a sandbox by this spec would see more than the one in which it is asked for."""
+        if spec.on != self._on.get(sandbox, HERE):
+            raise Refused("code in a sandbox opens others on its own machine only; leave on= out")
+        if spec.on == HERE:
+            await self.here.require_within(sandbox, spec, opening)
+
+    async def follow(self, peer: Peer, request: FollowRun, sandbox: str | None) -> bool:
+        """Send the log of a run that was elsewhere; say False for one that was here."""
+        machine = self._of(sandbox or "")
+        if not isinstance(machine, Elsewhere):
+            return False
+        await machine.follow(peer, request)
+        return True
+
+    # -- all of them
+
+    async def catch_up(self) -> None:
+        """Hear at once what supervisors would tell in a moment."""
+        await asyncio.gather(self.here.catch_up(), *(machine.catch_up() for machine in self._elsewhere.values()))
+
+    async def take_up(self, living: Mapping[SandboxId, Fields]) -> list[SandboxId]:
+        """Take up the sandboxes that lived when the backend went away; return those of this machine that did not live on."""
+        await self.here.take_up()
+        places: dict[str, list[SandboxId]] = {}
+        for sandbox, facts in living.items():
+            places.setdefault(str(facts.get("on", HERE)), []).append(sandbox)
+        mine = places.pop(HERE, [])
+        for name, sandboxes in places.items():
+            self._on |= dict.fromkeys(sandboxes, name)
+            self._far(name).take_up_soon(sandboxes)
+        return [sandbox for sandbox in mine if not self.here.has(sandbox)]
+
+    async def leave(self) -> None:
+        """Let the agents elsewhere end, if nothing is left for them to do."""
+        await asyncio.gather(*(machine.leave() for machine in self._elsewhere.values()))
+
+    def close(self) -> None:
+        """Let go of machines elsewhere; what is there goes on."""
+        for machine in self._elsewhere.values():
+            machine.close()
+
+    def _of(self, sandbox: str) -> Agent | Elsewhere:
+        return self._named(self._on.get(sandbox, HERE))
+
+    def _named(self, name: str) -> Agent | Elsewhere:
+        return self.here if name == HERE else self._far(name)
+
+    def _far(self, name: str) -> Elsewhere:
+        if name not in self._elsewhere:
+            line = Line(name, self._by_ssh(name, self._id()))
+            self._elsewhere[name] = Elsewhere(name, line, self.here, self._folders, self._directory / _LINKS, self._listener)
+        return self._elsewhere[name]
+
+    def _id(self) -> str:
+        """Return what other machines know this backend by."""
+        path = self._directory / "id"
+        if not path.exists():
+            path.write_text(os.urandom(8).hex())
+        return path.read_text()

@@ -1,0 +1,156 @@
+"""A process's connection to one sandbox, wherever that is: starts runs there and asks its guest.
+
+Law: a connection to a sandbox elsewhere may break without the sandbox knowing of it, and comes back by itself; one to a sandbox
+of this machine breaks when that ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+
+from . import streams
+from .client import Client, Follow, Sink
+from .errors import BackendError, RemoraError, RunEnded
+from .states import SandboxState
+from .streams import Peer
+from .wire import (
+    Answer,
+    AskGuest,
+    Buffer,
+    CancelRun,
+    Fields,
+    FindSandbox,
+    InputReply,
+    InterruptRun,
+    Message,
+    Record,
+    RunId,
+    StartRun,
+)
+
+_AGAIN = 0.2
+"""Seconds until it is tried again to come back to a sandbox that is not to be reached."""
+
+
+class Connection:
+    """Made by `connect`."""
+
+    def __init__(self, client: Client, facts: Fields) -> None:
+        """Take the sandbox's facts; `connect` opens the connection."""
+        self.client, self.facts = client, facts
+        self.ended = False
+        """The sandbox is known to have ended, though its supervisor may not be gone yet."""
+        self._peer: Peer | None = None
+        self._follows: dict[RunId, Follow] = {}
+        self._watched: set[asyncio.Task[None]] = set()
+        self._elsewhere = facts.get("on", "here") != "here"
+        self._back: asyncio.Task[None] | None = None
+        self._closed = False
+
+    async def connect(self) -> None:
+        """Connect to the sandbox's supervisor. Raises RunEnded if it is gone, BackendError if it is not to be reached."""
+        try:
+            path, role = Path(self.facts["endpoint"]["socket"]), f"client {os.getpid()}"
+            self._peer = await streams.connect(path, role, self._receive, self._lost)
+        except (OSError, BackendError) as error:
+            facts = (await self.client.request(FindSandbox(self.facts["id"]))).result
+            if self._elsewhere and facts["state"] != SandboxState.ENDED.value:
+                raise BackendError(f"the sandbox on {self.facts['on']} cannot be reached: {error}") from error
+            reason, text = facts.get("reason", "sandbox-failed"), facts.get("message", f"the sandbox cannot be reached: {error}")
+            raise RunEnded(text, reason=reason) from error
+
+    def _lost(self, peer: Peer) -> None:
+        """Come back to a sandbox elsewhere, which knows nothing of what has happened on the way."""
+        if self._elsewhere and not self._closed and peer is self._peer:
+            self._back = asyncio.get_running_loop().create_task(self._come_back())
+
+    async def _come_back(self) -> None:
+        while not self._closed:
+            try:
+                await self.connect()
+                return
+            except RunEnded:
+                self.ended = True
+                return
+            except RemoraError:
+                await asyncio.sleep(_AGAIN)
+
+    async def _reached(self) -> Peer:
+        """Return the connection, when it is there again."""
+        if self._back is not None and not self._back.done():
+            await asyncio.wait({self._back})
+        assert self._peer is not None
+        return self._peer
+
+    @property
+    def alive(self) -> bool:
+        """True while the sandbox is taken for living."""
+        coming = self._back is not None and not self._back.done()
+        return self._peer is not None and (coming or not self._peer.gone.done()) and not self.ended
+
+    def start(self, request: StartRun, sink: Sink) -> None:
+        """Start a run, and feed its records to `sink` until its end and beyond: late output comes, too. Returns at once."""
+        self.client.soon(self._start, request, sink)
+
+    def _start(self, request: StartRun, sink: Sink) -> None:
+        follow = self._follows[request.run] = Follow(request.run, sink)
+        task = asyncio.get_running_loop().create_task(self._see_through(request, follow))
+        self._watched.add(task)
+        task.add_done_callback(self._watched.discard)
+
+    async def _see_through(self, request: StartRun, follow: Follow) -> None:
+        """Send the run off; if the connection breaks before the run's end, find it again wherever its log is."""
+        try:
+            peer = await self._reached()
+            await peer.request(request)
+            await asyncio.wait({peer.gone, follow.over}, return_when=asyncio.FIRST_COMPLETED)
+            if not follow.ended:
+                await self.client.see_through(follow)
+        except RemoraError as error:
+            follow.fail(error)
+
+    def _receive(self, _: Peer, message: Message) -> None:
+        if isinstance(message, Record) and message.run in self._follows:
+            self._follows[message.run].take(message)
+
+    def send(self, message: Message) -> None:
+        """Send a message to the supervisor, without waiting."""
+        self.client.soon(self._send, message)
+
+    def _send(self, message: Message) -> None:
+        if self._back is not None and not self._back.done():
+            self._back.add_done_callback(lambda _: self._send(message))
+        elif self._peer is not None:
+            self._peer.send(message)
+
+    async def ask(self, op: str, args: Fields, buffers: tuple[Buffer, ...] = ()) -> Answer:
+        """Ask the guest."""
+        return await (await self._reached()).request(AskGuest(op, args, buffers=buffers))
+
+    def fetch(self, names: list[str]) -> tuple[tuple[Buffer, ...], Fields]:
+        """Bring variables from the guest, from outside the client's loop.
+
+        Return stream and buffers, and what could not travel.
+        """
+        answer = self.client.run(self.ask("pull", {"names": names}))
+        return answer.buffers, answer.result
+
+    def interrupt(self, run: RunId) -> None:
+        """Interrupt a run, as a stop button does."""
+        self.send(InterruptRun(run))
+
+    def refuse_input(self, run: RunId) -> None:
+        """Tell a run that nobody can be asked."""
+        self.send(InputReply(run, error="nobody can be asked: the cell was detached"))
+
+    def cancel(self, run: RunId, hard: bool = False) -> None:
+        """End a run, if need be with its sandbox."""
+        self.send(CancelRun(run, hard))
+
+    def close(self) -> None:
+        """Close the connection; safe twice."""
+        self._closed = True
+        if self._peer is not None:
+            self.client.soon(self._peer.close)

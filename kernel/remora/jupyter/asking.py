@@ -1,0 +1,57 @@
+"""What the backend asks of the user while a cell waits for its sandbox: a passphrase, whether a host key is to be trusted.
+
+Law: it is asked in the thread that runs the cell, as `input()` is; where nobody can be asked, nobody answers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from ..client import Waiter
+from .front import Front
+from .progress import Progress
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A question, and who waits for its answer."""
+
+    text: str
+    secret: bool
+    reply: Callable[[str | None], None]
+
+    def answer(self, front: Front) -> None:
+        """Ask the user. Raises KeyboardInterrupt."""
+        try:
+            self.reply(front.ask(f"{self.text} ", self.secret))
+        except Exception:  # whatever this kernel raises when nobody can be asked
+            self.reply(None)
+
+
+class CellWaiter(Waiter):
+    """A cell that waits."""
+
+    def __init__(self, progress: Progress, put: Callable[[Asked], None]) -> None:
+        """Show stages in the status line; `put` hands questions to the thread of the cell."""
+        self._progress, self._put = progress, put
+
+    def stage(self, name: str, text: str) -> None:
+        """Show a stage."""
+        self._progress.stage_words(name, text)
+
+    def asked(self, text: str, secret: bool) -> Awaitable[str | None]:
+        """Have the user asked."""
+        loop = asyncio.get_running_loop()
+        answered: asyncio.Future[str | None] = loop.create_future()
+
+        def settle(value: str | None) -> None:
+            if not answered.done():
+                answered.set_result(value)
+
+        def reply(value: str | None) -> None:
+            loop.call_soon_threadsafe(settle, value)
+
+        self._put(Asked(text, secret, reply))
+        return answered

@@ -1,0 +1,249 @@
+"""A machine elsewhere, as the backend has it: the same questions as to the agent of its own machine, answered over the link.
+
+Law: images are built here and sent there; supervisors there are heard directly, over the link. What ends there while nobody hears
+is told by the agent there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Protocol
+
+from remora import streams
+from remora.errors import BackendError, RemoraError, Unavailable
+from remora.resources import SandboxSpec
+from remora.states import EndReason
+from remora.streams import Peer
+from remora.wire import Fields, FollowRun, Record, Request, RunId, SandboxId
+
+from ..agent import Agent, require_secrets
+from ..hearing import Hearing, Listener
+from ..images import transfer
+from ..images.fitting import Fitting
+from ..opening import Opening
+from .folders import Folders
+from .luggage import Luggage, packed
+from .messages import AskEnd, ExtendThere, Lack, Leave, OpenThere, StopThere, TakeUp
+from .relay import Relay
+
+_PATIENCE = 2.0
+"""Seconds to wait for what is being heard of a machine."""
+
+
+class Line(Protocol):
+    """What leads to the machine."""
+
+    def dial(self, target: str) -> socket.socket:
+        """Return a connected socket to something there, at once."""
+
+    def join(self, sock: socket.socket, target: str) -> None:
+        """Let a connected socket lead to something there."""
+
+    async def reached(self, opening: Opening) -> None:
+        """Return when the machine has been reached; whoever waits hears of it. Raises Unavailable."""
+
+    def described(self) -> Fields:
+        """Return how the link is."""
+
+    def close(self) -> None:
+        """Give it up."""
+
+
+class Elsewhere(Hearing):
+    """The sandboxes that one backend has on one machine elsewhere."""
+
+    def __init__(self, name: str, line: Line, here: Agent, folders: Folders, place: Path, listener: Listener) -> None:
+        """Have the machine of this name; `place` gets a socket for each of its sandboxes, `here` builds images."""
+        super().__init__(listener)
+        self.name, self._line, self._here, self._folders, self._place = name, line, here, folders, place
+        self._relays: dict[SandboxId, Relay] = {}
+        self._control: Peer | None = None
+        self._controlling = asyncio.Lock()
+        self._sending = asyncio.Lock()
+        self._farms = ""
+        self.facts: Fields = {}
+        self._endings: set[asyncio.Task[None]] = set()
+
+    def endpoint(self, sandbox: SandboxId) -> Fields:
+        """Return how a client on the backend's machine reaches the sandbox's supervisor."""
+        return {"socket": str(self._relays[sandbox].path)}
+
+    # -- making
+
+    async def open(self, sandbox: SandboxId, spec: SandboxSpec, facts: Fields, opening: Opening) -> list[str]:
+        """Start a sandbox there and return the lines that its user should read."""
+        require_secrets(spec, opening)
+        fitting = await self._fit(spec, opening)
+        request = OpenThere(sandbox, spec.to_dict(), asdict(fitting), facts, _for_sandbox(opening))
+        notices = (await opening.during(self._ask(request))).result["notices"]
+        await self._hear(sandbox)
+        return [*notices]
+
+    async def extend(self, sandbox: SandboxId, spec: SandboxSpec, opening: Opening) -> list[str]:
+        """Fit a living sandbox out with the image of this spec."""
+        fitting = await self._fit(spec, opening)
+        answer = await opening.during(self._ask(ExtendThere(sandbox, asdict(fitting), _for_sandbox(opening))))
+        return [*answer.result["notices"]]
+
+    async def stop(self, sandbox: SandboxId, reason: EndReason) -> None:
+        """End a sandbox, and return when nothing of it is left."""
+        with contextlib.suppress(RemoraError):  # it may end while we ask
+            await self._ask(StopThere(sandbox, reason.value))
+        await asyncio.gather(*self._endings, return_exceptions=True)
+
+    async def _fit(self, spec: SandboxSpec, opening: Opening) -> Fitting:
+        """Build the image here, send what the machine lacks of it, and return the fitting for over there."""
+        await opening.during(self._line.reached(opening))
+        await self._taken_up()
+        fitting = await self._here.fit(spec, opening)
+        luggage = await opening.during(asyncio.to_thread(self._packed, spec, fitting))
+        async with self._sending:
+            lacking = (await self._ask(Lack([*luggage.shelves]))).result["lacking"]
+            if lacking:
+                size = sum(luggage.shelves[tree].load(tree).size for tree in lacking)
+                opening.say(f"sending {len(lacking)} folders with {size >> 20} MiB to {self.name}; what it has is not sent again")
+                await opening.during(asyncio.to_thread(self._send, self._line.dial("store"), luggage, lacking))
+        return luggage.fitting_for(self._farms)
+
+    def _packed(self, spec: SandboxSpec, fitting: Fitting) -> Luggage:
+        with self._folders.lock:
+            return packed(spec, fitting, self._here.images.root, self._folders)
+
+    def _send(self, sock: socket.socket, luggage: Luggage, trees: list[str]) -> None:
+        with sock, sock.makefile("rb") as reader, sock.makefile("wb") as writer:
+            for tree in trees:
+                transfer.send(luggage.shelves[tree], tree, reader, writer)
+                if reader.read(1) != b"+":
+                    raise Unavailable(f"{self.name} could not take in an image; see what it has of disk space, and try again")
+
+    # -- talking with the agent there
+
+    async def _ask(self, request: Request) -> Any:
+        return await (await self._taken_up()).request(request)
+
+    async def _taken_up(self) -> Peer:
+        """Return the connection to the agent there; the first thing on a new one is to hear what has become of sandboxes."""
+        async with self._controlling:
+            if self._control is None or self._control.gone.done():
+                control = await streams.adopt(self._line.dial("agent"), lambda *_: None)
+                asked = [SandboxId(sandbox) for sandbox in self._expected]
+                told = (await control.request(TakeUp(asked))).result
+                self._control, self._farms, self.facts = control, told["farms"], told["facts"]
+                for sandbox, known in told["ended"].items():
+                    self._ended(SandboxId(sandbox), known)
+                for sandbox in told["living"]:
+                    if sandbox not in self._peers:
+                        await self._hear(SandboxId(sandbox))
+            return self._control
+
+    # -- hearing
+
+    _expected: tuple[str, ...] = ()
+
+    @property
+    def busy(self) -> bool:
+        """True while a sandbox there is taken for living."""
+        return bool(self._relays)
+
+    def described(self) -> Fields:
+        """Return what is known of the machine and of the link to it; seconds and bytes."""
+        return {"sandboxes": len(self._relays), "facts": self.facts, **self._line.described()}
+
+    async def leave(self) -> None:
+        """Let the agent there end, if nothing is left for it to do."""
+        if self._control is not None and not self._control.gone.done():
+            with contextlib.suppress(RemoraError, TimeoutError):
+                await asyncio.wait_for(self._control.request(Leave()), _PATIENCE)
+
+    def close(self) -> None:
+        """Let go of the machine; what is there goes on."""
+        for task in self._endings:
+            task.cancel()
+        self._line.close()
+
+    def has(self, sandbox: str) -> bool:
+        """Say whether the sandbox lives, as far as is known."""
+        return sandbox in self._relays
+
+    async def catch_up(self) -> None:
+        """Hear at once what supervisors there would tell in a moment, and what is still being taken up."""
+        if self._endings:
+            await asyncio.wait(self._endings, timeout=_PATIENCE)
+        await super().catch_up()
+
+    def take_up_soon(self, sandboxes: list[SandboxId]) -> None:
+        """Take up what lived when the backend went away, as soon as the machine is reached; it is taken for living until then."""
+        self._expected = (*sandboxes,)
+        for sandbox in sandboxes:
+            self._relay(sandbox)
+        task = asyncio.get_running_loop().create_task(self.take_up())
+        self._endings.add(task)
+        task.add_done_callback(self._endings.discard)
+
+    async def take_up(self) -> None:
+        """Hear what has become of the sandboxes that are expected there."""
+        while True:
+            with contextlib.suppress(BackendError):  # the link began anew over it
+                await self._taken_up()
+                return
+
+    def _relay(self, sandbox: SandboxId) -> None:
+        if sandbox not in self._relays:
+            self._relays[sandbox] = Relay(
+                self._place / sandbox / "socket", lambda sock: self._line.join(sock, f"sandbox/{sandbox}")
+            )
+
+    async def _hear(self, sandbox: SandboxId) -> None:
+        self._relay(sandbox)
+        try:
+            known = await self._watch(sandbox, self._line.dial(f"sandbox/{sandbox}"))
+        except BackendError:
+            return  # it has ended already, and `_lost` asks how
+        self._tell(sandbox, known)
+
+    def _lost(self, sandbox: SandboxId) -> None:
+        self._peers.pop(sandbox, None)
+        task = asyncio.get_running_loop().create_task(self._ask_end(sandbox))
+        self._endings.add(task)
+        task.add_done_callback(self._endings.discard)
+
+    async def _ask_end(self, sandbox: SandboxId) -> None:
+        """Hear what became of a sandbox whose supervisor hung up: it has ended, or the link was begun anew."""
+        while True:
+            try:
+                known = (await self._ask(AskEnd(sandbox))).result
+                break
+            except BackendError:
+                continue  # the link began anew over it
+        if not known and sandbox not in self._peers:
+            await self._hear(sandbox)
+        elif known:
+            self._ended(sandbox, known)
+
+    def _ended(self, sandbox: SandboxId, known: Fields) -> None:
+        if sandbox in self._over:
+            known = {"runs": known["runs"], "state": known["state"], "facts": {}}
+        self._tell(sandbox, known)
+        self._over.discard(sandbox)
+        self._open_runs.pop(sandbox, None)
+        if relay := self._relays.pop(sandbox, None):
+            relay.close()
+
+    async def follow(self, peer: Peer, request: FollowRun) -> None:
+        """Send the log of a run whose sandbox has ended."""
+
+        def take(_: Peer, message: Any) -> None:
+            if isinstance(message, Record):
+                peer.send(message)
+
+        visit = await streams.adopt(self._line.dial("log"), take)
+        with contextlib.closing(visit):
+            await visit.request(FollowRun(RunId(request.run), request.after, False))
+
+
+def _for_sandbox(opening: Opening) -> Fields:
+    return {"environment": opening.environment}

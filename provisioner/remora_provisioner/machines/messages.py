@@ -1,0 +1,65 @@
+"""What a backend and the agent of another machine say to each other; both ends are in this package."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from remora.wire import Fields, Request, SandboxId
+
+
+@dataclass(frozen=True)
+class TakeUp(Request):
+    """First of all: which of the sandboxes that the backend takes for living are.
+
+    Answer: `living`, all that this backend has there, and `ended`: for those asked about what became of them; also `facts` of
+    the machine and `farms`, the folder of its trees.
+    """
+
+    sandboxes: list[SandboxId]
+
+
+@dataclass(frozen=True)
+class Lack(Request):
+    """Answer: which of these trees are not there, as `lacking`. What is there stays for the next hour."""
+
+    trees: list[str]
+
+
+@dataclass(frozen=True)
+class OpenThere(Request):
+    """Start a sandbox; its trees are there. Answer: `notices` for its user."""
+
+    sandbox: SandboxId
+    spec: Fields
+    fitting: Fields
+    facts: Fields
+    secrets: Fields = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True)
+class ExtendThere(Request):
+    """Give a living sandbox more; its trees are there. Answer: `notices` for its user."""
+
+    sandbox: SandboxId
+    fitting: Fields
+    secrets: Fields = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True)
+class StopThere(Request):
+    """End a sandbox. Answered when nothing of it is left."""
+
+    sandbox: SandboxId
+    reason: str
+
+
+@dataclass(frozen=True)
+class Leave(Request):
+    """Nothing is wanted there any more: the agent ends, unless it has sandboxes."""
+
+
+@dataclass(frozen=True)
+class AskEnd(Request):
+    """A supervisor has gone: what became of its sandbox? Answered when it is buried: state, facts and runs; empty if it lives."""
+
+    sandbox: SandboxId

@@ -1,0 +1,128 @@
+"""Cells on another machine: reached by SSH, with nothing there but a shell."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from journeys.commands import Commands, Terminal
+from journeys.driving import Notebook, Place, Ran
+from journeys.elsewhere import ON, knowing, started
+from provisioner.hosts import Host
+
+from provisioner import needs
+
+pytestmark = needs.hosts
+
+
+@pytest.fixture(scope="module")
+def host() -> Iterator[Host]:
+    """Give a file's tests a host."""
+    with Host(name="box") as host:
+        yield host
+
+
+@pytest.fixture(scope="module")
+def place(host: Host, small_environment: str) -> Iterator[Place]:
+    """Give a file's tests a place."""
+    with knowing(host, small_environment) as place:
+        yield place
+
+
+@pytest.fixture(scope="module")
+def shared(place: Place) -> Notebook:
+    """Give a file's tests one kernel."""
+    return started(place)
+
+
+@pytest.fixture
+def cell(notebook: Notebook) -> Callable[..., Ran]:
+    """Give a test what runs a cell there."""
+    return lambda code, line="", **options: notebook.remote(code, f"{ON} {line}", **options)
+
+
+def test_a_cell_runs_there(host: Host, notebook: Notebook, cell: Callable[..., Ran]):
+    """Its process is one of the host's; variables go and come; output, results and errors are as here."""
+    notebook.run("numbers = [1, 2, 3]")
+    ran = cell("import os, socket\nprint(socket.gethostname().startswith('remora-'), os.getcwd())\ntotal = sum(numbers)\ntotal")
+    assert ran.ok, ran.error
+    assert ran.stdout == f"True {notebook.folder}\n"
+    assert ran.result == "6"
+    assert notebook.run("total + 1").result == "7"
+    assert any("remora/guest" in words for words in host.processes().values())
+    failed = cell("1 / 0")
+    assert "ZeroDivisionError" in failed.error
+
+
+def test_the_second_kernel_finds_everything_there(place: Place, host: Host):
+    """Nothing but a few messages goes over the link."""
+    before = host.link.carried()
+    notebook = place.start("small")
+    assert notebook.run("%load_ext remora").ok
+    assert notebook.remote("there = 1", ON).ok
+    after = host.link.carried()
+    assert after.up - before.up < 300_000
+    assert notebook.run("%remote stop").ok
+    place.end(notebook)
+
+
+def test_input_and_widgets(cell: Callable[..., Ran]):
+    """Both ways, while the cell runs."""
+    assert cell("name = input('who? ')\nprint('hello', name)", answers=["ada"]).stdout == "hello ada\n"
+
+
+def test_an_unknown_host_key_is_a_question(place: Place, notebook: Notebook):
+    """It is asked in the cell, or at the terminal; no means no, and yes is written down."""
+    with Host(name="other", known="nothing") as other:
+        configuration = Path(place.environment["HOME"]) / ".ssh/config"
+        asking = other.config.read_text().replace("StrictHostKeyChecking yes", "StrictHostKeyChecking ask")
+        configuration.write_text(f"{configuration.read_text()}\n{asking}")
+        asked: list[str] = []
+        seen = {"answers": ["no"], "on": lambda message: asked.append(message["content"].get("prompt", ""))}
+        ran = notebook.remote("pass", "on=other session=asked", **seen)
+        assert "SHA256:" in "".join(asked)
+        assert "other" in ran.error
+        assert not other.known_hosts.read_text()
+        with Terminal(Commands(place), "machine", "check", "other") as terminal:
+            terminal.wait("SHA256:")
+            terminal.type("yes\n")
+            terminal.wait("run in jail bubblewrap")
+        assert other.known_hosts.read_text()
+
+
+def test_machines_on_the_command_line(place: Place, host: Host):
+    """Added, listed, checked, removed."""
+
+    def remora(*words: str, status: int = 0) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", "remora", "machine", *words],
+            env=place.environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == status, done.stderr
+        return done.stdout + done.stderr
+
+    destination = f"ada@{host.link.far}"
+    known = Path(place.environment["HOME"]) / ".ssh/known_hosts"
+    known.write_text(host.known_hosts.read_text())
+    assert "run in jail bubblewrap" in remora("add", "added", destination, "--identity", str(host.folder / "key"))
+    listed = {one["name"]: one for one in json.loads(remora("ls", "--json"))}
+    assert (listed["added"]["destination"], listed["box"]["reached"]) == (destination, True)
+    assert json.loads(remora("check", "added", "--json").partition("\nremora:")[0])["cores"] == os.cpu_count()
+    assert "did you mean added?" in remora("check", "aded", status=2)
+    remora("rm", "added")
+    assert "there is no machine 'added'" in remora("check", "added", status=2)
+
+
+def test_a_machine_that_nobody_knows(notebook: Notebook):
+    """One line, which says how to add it."""
+    ran = notebook.remote("pass", "on=nowhere")
+    assert "there is no machine 'nowhere'" in ran.error
+    assert "remora machine add" in ran.error

@@ -1,0 +1,86 @@
+"""Runs on another machine while something in between dies: they go on, and nothing of what they print is lost or doubled.
+
+Each test has a place of its own, so that the leak check sees the whole life of kernel, backend, agent and sandbox.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from journeys.driving import Message
+from journeys.elsewhere import ON, knowing, started
+from provisioner.hosts import Host
+
+from provisioner import needs
+
+pytestmark = needs.hosts
+COUNT = "import time\nfor i in range(10):\n    print('line', i, flush=True)\n    time.sleep(0.2)\ncounted = before + 1"
+LINES = "".join(f"line {i}\n" for i in range(10))
+
+
+@pytest.fixture(scope="module")
+def host() -> Iterator[Host]:
+    """Give a file's tests a host."""
+    with Host(name="box") as host:
+        yield host
+
+
+def kill_when(text: str, kill: Callable[[], object]) -> Callable[[Message], None]:
+    """Return what to do with each message, so that something is killed once a text is printed."""
+    killed: list[float] = []
+
+    def on(message: Message) -> None:
+        if not killed and text in message["content"].get("text", ""):
+            killed.append(time.monotonic())
+            kill()
+
+    return on
+
+
+def kill(pids: list[int]) -> None:
+    """Kill processes."""
+    assert pids
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+
+
+def agents(host: Host) -> list[int]:
+    """Return the processes of the agent there."""
+    return [pid for pid, words in host.processes().items() if "machines.gate" in words]
+
+
+def test_runs_go_on(host: Host, small_environment: str):
+    """Whoever dies in between: each line is there once, in order, and the variables are there afterwards."""
+    with knowing(host, small_environment) as place:
+        ways: dict[str, Callable[[], object]] = {
+            "backend": lambda: kill(place.processes("remora_backend")),
+            "agent": lambda: kill(agents(host)),
+            "connection": lambda: kill(ssh_processes()),
+            "link": host.link.reset,
+        }
+        notebook = started(place)
+        for number, (what, way) in enumerate(ways.items()):
+            notebook.run(f"before = {number}")
+            ran = notebook.remote(COUNT, ON, on=kill_when("line 3", way))
+            assert ran.ok, (what, ran.error)
+            assert ran.stdout == LINES, what
+            assert notebook.run("counted").result == str(number + 1), what
+            assert notebook.remote("counted + 1", ON).result == str(number + 2), what
+
+
+def ssh_processes() -> list[int]:
+    """Return the processes that hold SSH connections."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = path.read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if b"remora_provisioner.machines.ssh" in words:
+            found.append(int(path.parent.name))
+    return found
