@@ -13,9 +13,8 @@ STAMP := $(VENV)/.installed
 TESTS ?=
 # Two files of these may run at once; the rest has deadlines that a busy machine misses, and runs by itself.
 JOURNEYS := dependencies images system_steps notebooks demo inside sandbox_view functions headless commands
-MACHINES := known_machines reaching
-TOGETHER := tests/kernel tests/house tests/corpus tests/provisioner/images \
-	$(MACHINES:%=tests/provisioner/test_%.py) $(JOURNEYS:%=tests/journeys/test_%.py)
+TOGETHER := tests/kernel tests/house tests/corpus tests/provisioner/images tests/provisioner/machines \
+	$(JOURNEYS:%=tests/journeys/test_%.py)
 # What starts inside a sandbox may meet a Python older than ours.
 EVERYWHERE := $(addprefix kernel/remora/,errors.py frames.py wire.py guest sync)
 
