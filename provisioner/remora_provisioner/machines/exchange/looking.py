@@ -1,0 +1,69 @@
+"""What both sides of an exchange do around it: open the folder, look at it, keep its digests, tell the other side of a failure.
+
+Law: used by exchange.py and serving.py alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from remora.errors import RemoraError, StateError
+
+from .agreed import Memory
+from .beneath import Beneath
+from .folderindex import Index, look
+from .ignoring import Rules
+from .letters import Letters
+
+
+@contextlib.contextmanager
+def telling(letters: Letters) -> Iterator[None]:
+    """Tell the other side what went wrong here, and let it wait for nothing."""
+    try:
+        yield
+    except RemoraError as error:
+        letters.put_error(error)
+        letters.stop()
+        raise
+
+
+@contextlib.contextmanager
+def opened(folder: Path) -> Iterator[Beneath]:
+    """Open the folder; StateError if it cannot be."""
+    try:
+        top = Beneath(folder)
+    except OSError as error:
+        raise _unreadable(folder, error) from error
+    with top:
+        yield top
+
+
+@contextlib.contextmanager
+def looked(folder: Path, rules: Rules, most: int, memory: Memory) -> Iterator[Index]:
+    """Give the folder's index, and keep the digests that it has in the end, however that comes."""
+    now = time.time_ns()
+    try:
+        index = look(folder, rules, most, memory.digests())
+    except OSError as error:
+        raise _unreadable(folder, error) from error
+    try:
+        yield index
+    except RemoraError:
+        with contextlib.suppress(StateError):  # the disk may be full, and what went wrong first counts
+            memory.keep_digests(index, now)
+        raise
+    memory.keep_digests(index, now)
+
+
+def sweep(top: Beneath, index: Index, kept: Iterable[bytes]) -> None:
+    """Remove what was cut off on its way in and is not expected any more."""
+    for path in index.arriving.keys() - set(kept):
+        with contextlib.suppress(OSError):  # it stays aside, and is seen next time
+            top.remove(path)
+
+
+def _unreadable(folder: Path, error: OSError) -> StateError:
+    return StateError(f"the notebook's folder {folder} cannot be read ({error.strerror}): look at its permissions")
