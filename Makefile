@@ -12,8 +12,10 @@ PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 TESTS ?=
 # Two files of these may run at once; the rest has deadlines that a busy machine misses, and runs by itself.
-JOURNEYS := dependencies images system_steps notebooks demo inside sandbox_view functions headless commands
+JOURNEYS := dependencies images system_steps notebooks demo inside sandbox_view functions headless commands secrets gpus \
+	elsewhere elsewhere_deaths
 TOGETHER := tests/kernel tests/house tests/corpus tests/provisioner/images tests/provisioner/machines \
+	tests/provisioner/test_hosts.py tests/provisioner/test_links.py tests/provisioner/test_devices.py \
 	$(JOURNEYS:%=tests/journeys/test_%.py)
 # What starts inside a sandbox may meet a Python older than ours.
 EVERYWHERE := $(addprefix kernel/remora/,errors.py frames.py wire.py guest sync)
@@ -35,8 +37,8 @@ test: $(STAMP)
 ifneq ($(TESTS),)
 	@$(PY) -m pytest $(TESTS)
 else
-	@$(PY) -m pytest -n 2 --dist loadfile $(TOGETHER)
-	@$(PY) -m pytest tests $(TOGETHER:%=--ignore=%)
+	@$(PY) -m pytest -n 2 --dist loadfile --durations=12 $(TOGETHER)
+	@$(PY) -m pytest --durations=12 tests $(TOGETHER:%=--ignore=%)
 endif
 
 check: $(STAMP) docs

@@ -48,6 +48,9 @@ class Machines:
         """Answer a question of `remora.wire.Ask`. Raises Refused for one that is not known here."""
         if about == "images":
             return await self.here.images.ask(op, args, opening.say)
+        if about == "files" and op == "exchange":
+            machine = self._of(str(args["sandbox"]))
+            return await machine.exchange(SandboxId(args["sandbox"])) if isinstance(machine, Elsewhere) else {}
         if about == "machines":
             return await self._ask_machines(op, args, opening)
         raise Refused(f"this version is not asked about {about!r}; use the same version of Remora")
@@ -130,10 +133,10 @@ class Machines:
     async def take_up(self, living: Mapping[SandboxId, Fields]) -> list[SandboxId]:
         """Take up the sandboxes that lived when the backend went away; return those of this machine that did not live on."""
         await self.here.take_up()
-        places: dict[str, list[SandboxId]] = {}
+        places: dict[str, dict[SandboxId, SandboxSpec]] = {}
         for sandbox, facts in living.items():
-            places.setdefault(str(facts.get("on", HERE)), []).append(sandbox)
-        mine = places.pop(HERE, [])
+            places.setdefault(str(facts.get("on", HERE)), {})[sandbox] = SandboxSpec.from_dict(facts["spec"])
+        mine = places.pop(HERE, {})
         for name, sandboxes in places.items():
             self._on |= dict.fromkeys(sandboxes, name)
             self._far(name).take_up_soon(sandboxes)

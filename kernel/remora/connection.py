@@ -17,6 +17,7 @@ from .states import SandboxState
 from .streams import Peer
 from .wire import (
     Answer,
+    Ask,
     AskGuest,
     Buffer,
     CancelRun,
@@ -128,6 +129,15 @@ class Connection:
     async def ask(self, op: str, args: Fields, buffers: tuple[Buffer, ...] = ()) -> Answer:
         """Ask the guest."""
         return await (await self._reached()).request(AskGuest(op, args, buffers=buffers))
+
+    async def exchange(self) -> Fields:
+        """Bring the notebook's folder here and on the sandbox's machine to agreement; return what has moved.
+
+        `line`, `sent`, `fetched`; nothing where both are the same folder.
+        """
+        if not self._elsewhere:
+            return {}
+        return (await self.client.request(Ask("files", "exchange", {"sandbox": self.facts["id"]}))).result
 
     def fetch(self, names: list[str]) -> tuple[tuple[Buffer, ...], Fields]:
         """Bring variables from the guest, from outside the client's loop.

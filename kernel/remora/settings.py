@@ -64,6 +64,9 @@ CDI_FOLDERS = Setting(
     "",
     "Further folders with CDI specs of this machine's GPUs, with colons between; beside /etc/cdi and /var/run/cdi.",
 )
+FILES_MOST = Setting(
+    "REMORA_FILES_MOST", "1GiB", "What may move of a notebook's folder to or from another machine at once; larger files stay."
+)
 UPLINK = Setting("REMORA_UPLINK_FD", "", "Set inside sandboxes: the descriptor through which Remora there reaches the backend.")
 SANDBOX = Setting("REMORA_SANDBOX", "", "Set inside sandboxes: the sandbox's id.")
 
@@ -77,6 +80,7 @@ SETTINGS = [
     POOL_IDLE,
     RUN_RETENTION,
     IMAGES_MOST,
+    FILES_MOST,
     CDI_FOLDERS,
     UPLINK,
     SANDBOX,

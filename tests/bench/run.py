@@ -14,6 +14,7 @@ import sys
 import time
 
 import cold_starts
+import folders
 import images
 import links
 import round_trips
@@ -25,8 +26,9 @@ BENCHES = {
     "round_trips": round_trips.measure,
     "cold_starts": cold_starts.measure,
     "start_ups": start_ups.measure,
-    "images": images.measure,
     "links": links.measure,
+    "folders": folders.measure,
+    "images": images.measure,
 }
 
 

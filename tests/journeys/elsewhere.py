@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import shutil
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from journeys.driving import Notebook, Place
+from journeys.driving import Message, Notebook, Place
 from provisioner.hosts import Host
 
 ON = "on=box"
@@ -35,3 +36,15 @@ def started(place: Place) -> Notebook:
     assert notebook.run("%load_ext remora").ok
     assert (ran := notebook.remote("pass", ON)).ok, ran.error
     return notebook
+
+
+def kill_when(text: str, kill: Callable[[], object]) -> Callable[[Message], None]:
+    """Return what to do with each message, so that something is killed once a text is printed."""
+    killed: list[float] = []
+
+    def on(message: Message) -> None:
+        if not killed and text in message["content"].get("text", ""):
+            killed.append(time.monotonic())
+            kill()
+
+    return on

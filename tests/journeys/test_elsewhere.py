@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from journeys.commands import Commands, Terminal
 from journeys.driving import Notebook, Place, Ran
-from journeys.elsewhere import ON, knowing, started
+from journeys.elsewhere import ON, kill_when, knowing, started
 from provisioner.hosts import Host
 
 from provisioner import needs
@@ -57,6 +57,39 @@ def test_a_cell_runs_there(host: Host, notebook: Notebook, cell: Callable[..., R
     assert any("remora/guest" in words for words in host.processes().values())
     failed = cell("1 / 0")
     assert "ZeroDivisionError" in failed.error
+
+
+def test_files_go_and_come(notebook: Notebook, cell: Callable[..., Ran], host: Host):
+    """What the folder holds is read there, what a cell writes is here afterwards; what has not changed does not move."""
+    folder = notebook.folder
+    (folder / "numbers.csv").write_text("1\n2\n" * 50_000)
+    (folder / "helping.py").write_text("FACTOR = 2\n")
+    code = (
+        "import helping\ntotal = helping.FACTOR * sum(map(int, open('numbers.csv')))\n"
+        "import os; os.makedirs('made', exist_ok=True); open('made/total.txt', 'w').write(str(total))"
+    )
+    ran = cell(code)
+    assert ran.ok, ran.error
+    assert (folder / "made/total.txt").read_text() == "300000"
+    assert "2 files sent" in ran.stdout + ran.stderr
+    before = host.link.carried()
+    assert cell("open('numbers.csv').readline()").result == "'1\\n'"
+    assert host.link.carried().up - before.up < 60_000
+    (folder / "helping.py").write_text("FACTOR = 30\n")
+    assert cell("import importlib; importlib.reload(helping).FACTOR").result == "30"
+
+
+def test_changed_on_both_sides(notebook: Notebook, cell: Callable[..., Ran]):
+    """Neither version is lost: mine keeps its name, the other one is named."""
+    note = notebook.folder / "note.txt"
+    note.write_text("first")
+    assert cell("open('note.txt').read()").result == "'first'"
+    wait = "import time\nprint('begun', flush=True)\ntime.sleep(1)\nopen('note.txt', 'w').write('theirs')"
+    ran = notebook.remote(wait, ON, on=kill_when("begun", lambda: note.write_text("mine")))
+    assert ran.ok, ran.error
+    assert note.read_text() == "mine"
+    assert (notebook.folder / "note.txt.from-box").read_text() == "theirs"
+    assert "note.txt.from-box" in ran.stdout + ran.stderr
 
 
 def test_the_second_kernel_finds_everything_there(place: Place, host: Host):

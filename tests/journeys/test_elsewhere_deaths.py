@@ -5,15 +5,16 @@ Each test has a place of its own, so that the leak check sees the whole life of 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from journeys.driving import Message
-from journeys.elsewhere import ON, knowing, started
+from journeys.driving import Place
+from journeys.elsewhere import ON, kill_when, knowing, started
+from jupyter_core.utils import ensure_event_loop
 from provisioner.hosts import Host
 
 from provisioner import needs
@@ -23,23 +24,17 @@ COUNT = "import time\nfor i in range(10):\n    print('line', i, flush=True)\n   
 LINES = "".join(f"line {i}\n" for i in range(10))
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _loop() -> None:
+    """Make the event loop that jupyter_client keeps, before the leak check of the first test looks."""
+    ensure_event_loop()
+
+
 @pytest.fixture(scope="module")
 def host() -> Iterator[Host]:
     """Give a file's tests a host."""
     with Host(name="box") as host:
         yield host
-
-
-def kill_when(text: str, kill: Callable[[], object]) -> Callable[[Message], None]:
-    """Return what to do with each message, so that something is killed once a text is printed."""
-    killed: list[float] = []
-
-    def on(message: Message) -> None:
-        if not killed and text in message["content"].get("text", ""):
-            killed.append(time.monotonic())
-            kill()
-
-    return on
 
 
 def kill(pids: list[int]) -> None:
@@ -60,7 +55,7 @@ def test_runs_go_on(host: Host, small_environment: str):
         ways: dict[str, Callable[[], object]] = {
             "backend": lambda: kill(place.processes("remora_backend")),
             "agent": lambda: kill(agents(host)),
-            "connection": lambda: kill(ssh_processes()),
+            "connection": lambda: kill(connections(place)),
             "link": host.link.reset,
         }
         notebook = started(place)
@@ -73,14 +68,13 @@ def test_runs_go_on(host: Host, small_environment: str):
             assert notebook.remote("counted + 1", ON).result == str(number + 2), what
 
 
-def ssh_processes() -> list[int]:
-    """Return the processes that hold SSH connections."""
+def connections(place: Place) -> list[int]:
+    """Return the processes that hold the SSH connections of a place's backend."""
+    backend = place.processes("remora_backend")
     found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            words = path.read_bytes().split(b"\0")
-        except OSError:
-            continue
-        if b"remora_provisioner.machines.ssh" in words:
-            found.append(int(path.parent.name))
+    for path in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            parent = int((path / "stat").read_text().rpartition(")")[2].split()[1])
+            if parent in backend and b"remora_provisioner.machines.ssh" in (path / "cmdline").read_bytes().split(b"\0"):
+                found.append(int(path.name))
     return found

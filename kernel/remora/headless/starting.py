@@ -97,6 +97,7 @@ def open_sandbox(run: str, wish: Wish, stage: Callable[[str, str], None]) -> Con
 
 def start(job: Job, wish: Wish, connection: Connection, sink: Sink) -> None:
     """Start the run of a job that is saved; its records go to `sink`."""
+    connection.client.run(connection.exchange())
     body: Fields = {"notebook": _lean(job.notebook), "timeout": wish.options.timeout, "cell_timeout": wish.cell_limit}
     connection.start(StartRun(RunId(job.run), "notebook", wish.name[:_NAME], body), sink)
 

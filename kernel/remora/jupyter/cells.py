@@ -100,10 +100,26 @@ class CellRun:
         Raises SendError before anything has gone if something that it reads cannot travel, and what its code raises there.
         """
         self._cargo = variables.load(code, self._session, options, self._namespace)
+        self.exchange()
         with interrupts_into(self._items.put), self._front.hearing():
             self.send(code, name, options, fields, self._cargo, self.take)
-            self._wait()
+            try:
+                self._wait()
+            finally:
+                self.exchange()
             self._finish()
+
+    def exchange(self) -> None:
+        """Bring the notebook's folder and that of a machine elsewhere to agreement; a failure is said, and the run goes on."""
+        try:
+            moved = clients.client().run(self.connection.exchange())
+        except RemoraError as error:
+            self.say(f"files were not exchanged: {error}")
+            return
+        if moved.get("line"):
+            self.progress.sent(moved["sent"])
+            self.progress.fetched(moved["fetched"])
+            self.say(moved["line"])
 
     def send(self, code: str, name: str, options: CellOptions, fields: Fields, cargo: Cargo, sink: Sink) -> None:
         """Send the cell off with this cargo; `sink` gets its records."""

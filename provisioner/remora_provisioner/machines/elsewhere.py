@@ -8,28 +8,40 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
+import logging
+import os
 import socket
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from remora import streams
 from remora.errors import BackendError, RemoraError, Unavailable
-from remora.resources import SandboxSpec
+from remora.resources import SandboxSpec, parse_memory
+from remora.settings import FILES_MOST
 from remora.states import EndReason
 from remora.streams import Peer
 from remora.wire import Fields, FollowRun, Record, Request, RunId, SandboxId
 
 from ..agent import Agent, require_secrets
-from ..hearing import Hearing, Listener
+from ..hearing import UNFINISHED, Hearing, Listener
 from ..images import transfer
 from ..images.fitting import Fitting
 from ..opening import Opening
+from ..view import shared_folder
+from .exchange import FolderHome, Receipt
 from .folders import Folders
 from .luggage import Luggage, packed
 from .messages import AskEnd, ExtendThere, Lack, Leave, OpenThere, StopThere, TakeUp
 from .relay import Relay
 
+_LOG = logging.getLogger(__name__)
+_AGAIN = 0.1
+"""Seconds until the agent there is asked again."""
+_REACH = 20.0
+"""Seconds that a machine may take to be reached by who wants to end something there."""
 _PATIENCE = 2.0
 """Seconds to wait for what is being heard of a machine."""
 
@@ -53,6 +65,14 @@ class Line(Protocol):
         """Give it up."""
 
 
+class Home(NamedTuple):
+    """A folder of this machine that a sandbox there shares, whose turn it is to exchange it, and what nobody has been told."""
+
+    folder: FolderHome
+    turn: asyncio.Lock
+    untold: list[Receipt]
+
+
 class Elsewhere(Hearing):
     """The sandboxes that one backend has on one machine elsewhere."""
 
@@ -61,6 +81,8 @@ class Elsewhere(Hearing):
         super().__init__(listener)
         self.name, self._line, self._here, self._folders, self._place = name, line, here, folders, place
         self._relays: dict[SandboxId, Relay] = {}
+        self._homes: dict[SandboxId, Home] = {}
+        self._closed = False
         self._control: Peer | None = None
         self._controlling = asyncio.Lock()
         self._sending = asyncio.Lock()
@@ -80,8 +102,38 @@ class Elsewhere(Hearing):
         fitting = await self._fit(spec, opening)
         request = OpenThere(sandbox, spec.to_dict(), asdict(fitting), facts, _for_sandbox(opening))
         notices = (await opening.during(self._ask(request))).result["notices"]
+        self._at_home(sandbox, spec)
         await self._hear(sandbox)
         return [*notices]
+
+    def _at_home(self, sandbox: SandboxId, spec: SandboxSpec) -> None:
+        """Take note of the folder that a sandbox shares with this machine."""
+        folder, _ = shared_folder(spec, self._place.parent)
+        if folder is not None:
+            state = self._place.parent / "folders" / hashlib.sha256(os.fsencode(folder)).hexdigest()[:32]
+            most = parse_memory(FILES_MOST.text, FILES_MOST.name)
+            home = FolderHome(Path(folder), state, self.name, writable=spec.files == "rw", most=most)
+            self._homes[sandbox] = Home(home, asyncio.Lock(), [])
+
+    async def exchange(self, sandbox: SandboxId) -> Fields:
+        """Bring the notebook's folder here and there to agreement; return what has moved, and `line`, empty if nothing has."""
+        receipts = await self._exchange(sandbox)
+        sent, fetched = sum(one.sent_bytes for one in receipts), sum(one.fetched_bytes for one in receipts)
+        return {"line": "; ".join(filter(None, (one.line() for one in receipts))), "sent": sent, "fetched": fetched}
+
+    async def _exchange(self, sandbox: SandboxId, tell: bool = True) -> list[Receipt]:
+        """Exchange, and return the receipts that nobody has seen; unless somebody is to be told they are kept."""
+        home = self._homes.get(sandbox)
+        if home is None:
+            return []
+        async with home.turn:
+            sock = self._line.dial(f"folder/{sandbox}")
+            with sock:
+                home.untold.append(await asyncio.to_thread(home.folder.exchange, sock))
+            receipts = [*home.untold]
+            if tell:
+                home.untold.clear()
+        return receipts
 
     async def extend(self, sandbox: SandboxId, spec: SandboxSpec, opening: Opening) -> list[str]:
         """Fit a living sandbox out with the image of this spec."""
@@ -90,7 +142,12 @@ class Elsewhere(Hearing):
         return [*answer.result["notices"]]
 
     async def stop(self, sandbox: SandboxId, reason: EndReason) -> None:
-        """End a sandbox, and return when nothing of it is left."""
+        """End a sandbox, and return when nothing of it is left. Raises Unavailable if the machine cannot be reached now."""
+        try:
+            await asyncio.wait_for(self._line.reached(Opening()), _REACH)
+        except (TimeoutError, Unavailable) as error:
+            text = f"{self.name} cannot be reached, so sandbox {sandbox} goes on there; stop it when {self.name} is back"
+            raise Unavailable(text, reason="unreachable") from error
         with contextlib.suppress(RemoraError):  # it may end while we ask
             await self._ask(StopThere(sandbox, reason.value))
         await asyncio.gather(*self._endings, return_exceptions=True)
@@ -161,6 +218,7 @@ class Elsewhere(Hearing):
 
     def close(self) -> None:
         """Let go of the machine; what is there goes on."""
+        self._closed = True
         for task in self._endings:
             task.cancel()
         self._line.close()
@@ -175,21 +233,26 @@ class Elsewhere(Hearing):
             await asyncio.wait(self._endings, timeout=_PATIENCE)
         await super().catch_up()
 
-    def take_up_soon(self, sandboxes: list[SandboxId]) -> None:
+    def take_up_soon(self, sandboxes: Mapping[SandboxId, SandboxSpec]) -> None:
         """Take up what lived when the backend went away, as soon as the machine is reached; it is taken for living until then."""
         self._expected = (*sandboxes,)
-        for sandbox in sandboxes:
+        for sandbox, spec in sandboxes.items():
             self._relay(sandbox)
-        task = asyncio.get_running_loop().create_task(self.take_up())
-        self._endings.add(task)
-        task.add_done_callback(self._endings.discard)
+            self._at_home(sandbox, spec)
+        self._soon(self.take_up())
 
     async def take_up(self) -> None:
         """Hear what has become of the sandboxes that are expected there."""
-        while True:
-            with contextlib.suppress(BackendError):  # the link began anew over it
-                await self._taken_up()
-                return
+        await self._until_heard(self._taken_up)
+
+    async def _until_heard(self, ask: Callable[[], Awaitable[Any]]) -> Any:
+        """Ask the agent there, again if the link was begun anew over it; return the answer's result, None if all is over."""
+        while not self._closed:
+            try:
+                return getattr(await ask(), "result", None)
+            except BackendError:
+                await asyncio.sleep(_AGAIN)
+        return None
 
     def _relay(self, sandbox: SandboxId) -> None:
         if sandbox not in self._relays:
@@ -205,20 +268,32 @@ class Elsewhere(Hearing):
             return  # it has ended already, and `_lost` asks how
         self._tell(sandbox, known)
 
-    def _lost(self, sandbox: SandboxId) -> None:
-        self._peers.pop(sandbox, None)
-        task = asyncio.get_running_loop().create_task(self._ask_end(sandbox))
+    def _note_run(self, sandbox: SandboxId, run: RunId, state: str, facts: Fields) -> None:
+        super()._note_run(sandbox, run, state, facts)
+        if state not in UNFINISHED and sandbox in self._homes and sandbox in self._peers:
+            self._soon(self._fetch(sandbox))  # also what nobody waits for comes home
+
+    async def _fetch(self, sandbox: SandboxId) -> None:
+        try:
+            await self._exchange(sandbox, tell=False)
+        except RemoraError as error:
+            _LOG.warning("files of %s have not come home yet: %s", sandbox, error)
+
+    def _soon(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
         self._endings.add(task)
         task.add_done_callback(self._endings.discard)
 
+    def _lost(self, sandbox: SandboxId) -> None:
+        self._peers.pop(sandbox, None)
+        if not self._closed:
+            self._soon(self._ask_end(sandbox))
+
     async def _ask_end(self, sandbox: SandboxId) -> None:
         """Hear what became of a sandbox whose supervisor hung up: it has ended, or the link was begun anew."""
-        while True:
-            try:
-                known = (await self._ask(AskEnd(sandbox))).result
-                break
-            except BackendError:
-                continue  # the link began anew over it
+        known = await self._until_heard(lambda: self._ask(AskEnd(sandbox)))
+        if known is None:
+            return
         if not known and sandbox not in self._peers:
             await self._hear(sandbox)
         elif known:
@@ -230,6 +305,7 @@ class Elsewhere(Hearing):
         self._tell(sandbox, known)
         self._over.discard(sandbox)
         self._open_runs.pop(sandbox, None)
+        self._homes.pop(sandbox, None)
         if relay := self._relays.pop(sandbox, None):
             relay.close()
 

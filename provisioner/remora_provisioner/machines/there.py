@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import json
 import logging
 import os
 import shutil
 import socket
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from remora import streams
@@ -35,9 +37,12 @@ from ..opening import Opening
 from ..order import SOCKET, Order, write_whole
 from ..runlog import Follower
 from ..runs import LOG_NAME, run_folder
+from ..view import shared_folder
+from .exchange import serve
 from .messages import AskEnd, ExtendThere, Lack, Leave, OpenThere, StopThere, TakeUp
 
 _LOG = logging.getLogger(__name__)
+_FILES, _AGREED = "files", "agreed"
 _FAREWELL = 0.1
 """Seconds for the last answer to go out."""
 _KEPT = 3600.0
@@ -91,6 +96,9 @@ class There:
             return streams.dial(self._owned(backend, SandboxId(name)) / SOCKET)
         if kind == "store":
             return self._in_thread(self._receive)
+        if kind == "folder":
+            place = self._folder_of(self._owned(backend, SandboxId(name)))
+            return self._in_thread(lambda sock: serve(place / _FILES, place / _AGREED, sock))
         if kind in ("agent", "log"):
             return self._in_loop(_Desk(self, backend))
         raise Refused(f"nothing here is called {target!r}; use the same version of Remora on both machines")
@@ -100,6 +108,25 @@ class There:
         if not sandbox.isalnum() or Order.load(directory).facts.get("backend") != backend:
             raise Refused(f"there is no sandbox {sandbox} here", reason="no-such-sandbox")
         return directory
+
+    def with_folder(self, backend: str, spec: SandboxSpec, fitting: Fitting) -> Fitting:
+        """Return the fitting with a place for the notebook's folder, which all sandboxes of it share."""
+        folder, _ = shared_folder(spec, self._state)
+        if folder is None:
+            return fitting
+        place = (
+            self._state / "folders" / hashlib.sha256(f"{backend} {folder}".encode("utf-8", "surrogateescape")).hexdigest()[:32]
+        )
+        (place / _FILES).mkdir(mode=0o700, parents=True, exist_ok=True)
+        return replace(fitting, places=(*fitting.places, (folder, str(place / _FILES))))
+
+    def _folder_of(self, directory: Path) -> Path:
+        """Return the place of the notebook's folder of a sandbox. Raises Refused if it has none."""
+        order = Order.load(directory)
+        for source, target, _ in order.mounts:
+            if target == order.folder and Path(source).name == _FILES:
+                return Path(source).parent
+        raise Refused("the notebook's folder is not there", reason="no-folder")
 
     def _in_loop(self, desk: _Desk) -> socket.socket:
         theirs, ours = socket.socketpair()
@@ -217,7 +244,7 @@ class _Desk:
     async def _open(self, _: Peer, request: OpenThere) -> Fields:
         spec = SandboxSpec.from_dict(request.spec)
         facts = request.facts | {"backend": self._backend}
-        fitting = Fitting.from_dict(request.fitting)
+        fitting = self._there.with_folder(self._backend, spec, Fitting.from_dict(request.fitting))
         opening = Opening(secrets=request.secrets)
         require_devices(spec, self._there.agent, spec.on)
         with self._there.agent.granted(SandboxId(request.sandbox), spec):

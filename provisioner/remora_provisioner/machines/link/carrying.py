@@ -15,7 +15,7 @@ from collections.abc import Callable
 from remora.errors import BackendError, InternalError, RemoraError, Unavailable
 from remora.wire import Buffer
 
-from .core import Bundle
+from .core import CONNECTIONS, Bundle
 from .ends import End
 from .events import Arrived, Carried, Closed, Event, Finished, Opened, Renewed
 from .figures import Figures
@@ -28,7 +28,10 @@ _LOG = logging.getLogger(__name__)
 
 
 class Link:
-    """One side of a link; use it on the loop that made it. The side with `first` is the one that dials the machine."""
+    """One side of a link; use it on the loop that made it. The side with `first` is the one that dials the machine.
+
+    On the machine there is one for each that dials it: a stream from somebody new ends the connections of whoever came before.
+    """
 
     def __init__(
         self,
@@ -36,15 +39,15 @@ class Link:
         *,
         first: bool,
         heartbeat: float = 5.0,
-        changed: Callable[[bool], None] | None = None,
-        refused: Callable[[str, RemoraError], None] | None = None,
-        renewed: Callable[[], None] | None = None,
+        changed: Callable[[bool], None] = lambda on: None,
+        refused: Callable[[str, RemoraError], None] = lambda target, error: None,
+        renewed: Callable[[], None] = lambda: None,
     ) -> None:
         """Serve the other side's dialling with `accept`, which returns a connected socket or raises.
 
-        A stream that is silent for three heartbeats (seconds) is given up. Called on the loop: `changed` when the link is carried
-        or no longer, `refused` with the target and the reason when the other side's `accept` has raised, `renewed` when all
-        connections have ended because the other side was started anew or has closed its link.
+        A stream that is silent for three heartbeats (seconds, the same on both sides) is given up. Called on the loop: `changed`
+        when the link is carried or no longer, `refused` with the target and the reason when the other side's `accept` has raised,
+        `renewed` when all connections have ended because the other side was started anew or has closed its link.
         """
         self._accept, self._changed, self._refused, self._renewed = accept, changed, refused, renewed
         self._loop = asyncio.get_running_loop()
@@ -121,7 +124,7 @@ class Link:
             sock.close()
 
     def close(self) -> None:
-        """End all connections, here at once and over there as soon as it hears of it; safe twice."""
+        """End all connections, those over there when it hears of it; what has not gone yet is lost. Safe twice."""
         if self._closed:
             return
         self._closed = True
@@ -242,8 +245,7 @@ class Link:
         elif isinstance(event, Carried):
             self._show()
         elif isinstance(event, Renewed):
-            if self._renewed is not None:
-                self._renewed()
+            self._renewed()
         else:
             self._lose(str(event.error or "the other side has closed the link"), event.error)
 
@@ -258,11 +260,13 @@ class Link:
             end.finish()
         else:
             end.close_soon()
-            if event.error is not None and self._refused is not None:
+            if event.error is not None:
                 self._refused(end.target, event.error)
 
     def _answer(self, wanted: Opened) -> None:
         try:
+            if len(self._ends) >= CONNECTIONS:  # those that have ended but were not read to their end count, too
+                raise Unavailable(f"the link carries {CONNECTIONS} connections already; close some of them")
             self._add(wanted.number, self._accept(wanted.target))
         except RemoraError as error:
             self._bundle.drop(wanted.number, error)
@@ -282,8 +286,7 @@ class Link:
     def _show(self) -> None:
         if self._shown is not self.carried:
             self._shown = self.carried
-            if self._changed is not None:
-                self._changed(self._shown)
+            self._changed(self._shown)
 
 
 def _keep_short(sock: socket.socket) -> None:

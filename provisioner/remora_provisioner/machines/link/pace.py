@@ -8,7 +8,6 @@ below us (socket, SSH, TCP, router) are never longer than that for long, and a c
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass
 
 CHUNK = 1 << 15
@@ -21,7 +20,7 @@ _QUEUE = 0.04
 _LONGEST = 0.06  # seconds that answers are believed to wait on their way back: the other side keeps its queue short, too
 _CAUTION = 0.25
 _CALM = 0.01  # a queue shorter than this means that the link can take more
-_GAIN = 1.5
+_GAIN = 2.0
 _ROUNDS, _MOMENT = 10, 0.5  # how long the best rate is believed: round trips, and at least seconds
 _BASE_AGE = 30.0  # seconds after which the least round-trip time is measured anew, on a queue that was let run dry
 
@@ -36,6 +35,8 @@ class Stamp:
     delivered: int
     there: float | None
     """When the last of the delivered bytes came, by the other side's clock; None when the link was at rest."""
+    after: float
+    """When the last of the delivered bytes had left."""
     full: bool
     """Whether the link was kept busy, so that a low rate says something about the link and not about who sends."""
 
@@ -54,7 +55,7 @@ class Pace:
         self._base_at = 0.0
         self._drained_from: float | None = None
         self._delivered = self._round_end = self._rounds = 0
-        self._there = self._rates_at = 0.0
+        self._there = self._left = self._rates_at = 0.0
         self._round_rate = self._rate_now = self._rate_before = 0.0
         self._delay_base = 0.0  # how much later it is over there when a frame arrives by an empty way
         self._queues: list[float] = []  # how long frames of this round waited on their way
@@ -85,8 +86,8 @@ class Pace:
 
     def left(self, size: int, now: float) -> Stamp:
         """Note that a frame leaves."""
-        there = self._there if self.flying else None
-        stamp = Stamp(now, self.flying, self._delivered, there, 2 * (self.flying + size) >= self._cap)
+        there, after = (self._there, self._left) if self.flying else (None, now)
+        stamp = Stamp(now, self.flying, self._delivered, there, after, 2 * (self.flying + size) >= self._cap)
         self.flying += size
         return stamp
 
@@ -97,13 +98,14 @@ class Pace:
         """
         self.flying -= size
         self._delivered += size
-        self._there = there
+        self._there, self._left = there, last.at
         quiet = self._drained_from is not None and last.at >= self._drained_from and last.flying <= _LEAST
         round_trip = max(now - last.at - held, 0.0)
         empty = self.measured(round_trip, now, quiet=quiet)
         self._waits(round_trip, there - last.at, empty=empty)
-        took = round_trip if last.there is None else there - last.there  # not by our clock: answers may come in heaps
-        self._learn((self._delivered - last.delivered) / max(took, 1e-5), full=last.full, now=now)
+        # Neither faster than it came, by the clock over there, since answers may come in heaps, nor than it left.
+        took = max(round_trip if last.there is None else there - last.there, last.at - last.after, 1e-5)
+        self._learn((self._delivered - last.delivered) / took, full=last.full, now=now)
         if last.delivered >= self._round_end:
             self._end_round()
         if self.rate and self._base is not None:
@@ -146,14 +148,10 @@ class Pace:
         """Draw the conclusion of one round trip: more, as it is, or less at once because a queue has built up."""
         self._round_end = self._delivered
         self._rounds += 1
-        self._gain = _GAIN if _mean(self._queues) < _CALM else 1.0
-        self._waited += _CAUTION * (
-            sum(self._backs) / len(self._backs) - self._waited
-        )  # or two sides that both send rock each other
+        mostly = sorted(self._queues)[len(self._queues) // 4]  # a packet that is lost holds up many, and is no queue
+        self._gain = _GAIN if mostly < _CALM else 1.0
+        back = sum(self._backs) / len(self._backs)
+        self._waited += _CAUTION * (back - self._waited)  # or two sides that both send rock each other
         if min(self._queues) > 2 * _QUEUE and self._was_full and self._round_rate:
             self.rate = self._rate_now = self._rate_before = self._round_rate
         self._round_rate, self._queues, self._backs = 0.0, [], []
-
-
-def _mean(values: Collection[float]) -> float:
-    return sum(values) / len(values)
