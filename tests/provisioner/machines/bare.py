@@ -57,7 +57,9 @@ class Machine:
 
     def run(self, *command: str) -> str:
         """Return what a command prints there."""
-        return subprocess.run(self.argv(*command), capture_output=True, text=True, check=True, stdin=subprocess.DEVNULL).stdout
+        done = subprocess.run(self.argv(*command), capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
 
     @property
     def agent(self) -> Path:

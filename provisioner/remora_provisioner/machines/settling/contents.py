@@ -123,7 +123,7 @@ def _loader() -> Path:
 def code() -> Iterator[Entry]:
     """Yield our own packages, as this process has them, and the script that starts the interpreter for them."""
     yield Entry("bin/python", PYTHON_SCRIPT, executable=True)
-    for package in (Path(remora.__file__).parent, Path(__file__).parents[2]):
+    for package in (Path(remora.__file__).parent, Path(__file__).parents[2], *_found("yaml")):
         for path in sorted(p for kind in ("*.py", "*.sh") for p in package.rglob(kind)):
             yield Entry(f"code/{package.name}/{path.relative_to(package)}", path.read_bytes())
     try:
@@ -131,6 +131,12 @@ def code() -> Iterator[Entry]:
     except PackageNotFoundError:
         return
     yield Entry(f"code/remora-{number}.dist-info/METADATA", f"Metadata-Version: 2.1\nName: remora\nVersion: {number}\n".encode())
+
+
+def _found(package: str) -> list[Path]:
+    """Return the folder of a package that is good to have there, if it is here: most specs of devices are YAML."""
+    spec = importlib.util.find_spec(package)
+    return [Path(spec.origin).parent] if spec is not None and spec.origin else []
 
 
 def interpreter() -> Path:
