@@ -17,6 +17,7 @@ from remora.streams import Peer
 from remora.wire import Fields, FollowRun, SandboxId
 from remora_provisioner.agent import Agent
 from remora_provisioner.hearing import Listener
+from remora_provisioner.images.records import write_whole
 from remora_provisioner.machines.elsewhere import Elsewhere
 from remora_provisioner.machines.folders import Folders
 from remora_provisioner.machines.lines import Line
@@ -25,6 +26,7 @@ from remora_provisioner.opening import Opening
 
 HERE = "here"
 _LINKS = "links"
+_ID = 16
 
 
 def new_sandbox() -> SandboxId:
@@ -39,7 +41,7 @@ class Machines:
         """Keep what is needed in the backend's directory; code in sandboxes may reach the backend's socket."""
         self._directory, self._listener = directory, listener
         self._by_ssh = BySsh(directory / "bundles")
-        self.here = Agent(directory, (str(socket), str(directory / _LINKS)), listener)
+        self.here = Agent(directory, (str(socket),), listener)
         self._elsewhere: dict[str, Elsewhere] = {}
         self._on: dict[str, str] = {}
         self._folders = Folders(directory / "images" / "folders.cache")
@@ -61,17 +63,26 @@ class Machines:
             rows = [row | self._described(row["name"]) for row in self._by_ssh.listed()]
             return {"machines": rows}
         if op == "add":
+            self._let_go(str(args.get("name") or ""))
             return {"name": self._by_ssh.add(args.get("name"), str(args["destination"]), args.get("identity"))}
         name = str(args["name"])
         if op == "check":
             return await self._by_ssh.check(name, opening)
         if op != "remove":
             raise Refused(f"machines are not asked {op!r} in this version; use the same version of Remora")
-        self._by_ssh.remove(name)
-        if name in self._elsewhere and not self._elsewhere[name].busy:
+        if name in self._elsewhere:
             await self._elsewhere[name].leave()
-            self._elsewhere.pop(name).close()
+        self._let_go(name)
+        self._by_ssh.remove(name)
         return {}
+
+    def _let_go(self, name: str) -> None:
+        """Forget how a machine is reached. Raises Refused while sandboxes of ours live there."""
+        machine = self._elsewhere.get(name)
+        if machine is not None and machine.busy:
+            raise Refused(f"sandboxes live on {name}; end them first (`remora ps`, `remora stop`)")
+        if machine is not None:
+            self._elsewhere.pop(name).close()
 
     def _described(self, name: str) -> Fields:
         return self._elsewhere[name].described() if name in self._elsewhere else {"reached": False, "sandboxes": 0}
@@ -166,6 +177,6 @@ class Machines:
     def _id(self) -> str:
         """Return what other machines know this backend by."""
         path = self._directory / "id"
-        if not path.exists():
-            path.write_text(os.urandom(8).hex())
+        if not path.exists() or len(path.read_text()) != _ID:
+            write_whole(path, os.urandom(_ID // 2).hex().encode())
         return path.read_text()

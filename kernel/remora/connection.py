@@ -11,8 +11,8 @@ import os
 from pathlib import Path
 
 from . import streams
-from .client import Client, Follow, Sink
-from .errors import BackendError, RemoraError, RunEnded
+from .client import Client, Follow, Sink, Waiter
+from .errors import BackendError, Refused, RemoraError, RunEnded
 from .states import SandboxState
 from .streams import Peer
 from .wire import (
@@ -46,7 +46,7 @@ class Connection:
         self._peer: Peer | None = None
         self._follows: dict[RunId, Follow] = {}
         self._watched: set[asyncio.Task[None]] = set()
-        self._elsewhere = facts.get("on", "here") != "here"
+        self.elsewhere = facts.get("on", "here") != "here"
         self._back: asyncio.Task[None] | None = None
         self._closed = False
 
@@ -57,14 +57,14 @@ class Connection:
             self._peer = await streams.connect(path, role, self._receive, self._lost)
         except (OSError, BackendError) as error:
             facts = (await self.client.request(FindSandbox(self.facts["id"]))).result
-            if self._elsewhere and facts["state"] != SandboxState.ENDED.value:
+            if self.elsewhere and facts["state"] != SandboxState.ENDED.value:
                 raise BackendError(f"the sandbox on {self.facts['on']} cannot be reached: {error}") from error
             reason, text = facts.get("reason", "sandbox-failed"), facts.get("message", f"the sandbox cannot be reached: {error}")
             raise RunEnded(text, reason=reason) from error
 
     def _lost(self, peer: Peer) -> None:
         """Come back to a sandbox elsewhere, which knows nothing of what has happened on the way."""
-        if self._elsewhere and not self._closed and peer is self._peer:
+        if self.elsewhere and not self._closed and peer is self._peer:
             self._back = asyncio.get_running_loop().create_task(self._come_back())
 
     async def _come_back(self) -> None:
@@ -72,7 +72,7 @@ class Connection:
             try:
                 await self.connect()
                 return
-            except RunEnded:
+            except (RunEnded, Refused):
                 self.ended = True
                 return
             except RemoraError:
@@ -130,14 +130,14 @@ class Connection:
         """Ask the guest."""
         return await (await self._reached()).request(AskGuest(op, args, buffers=buffers))
 
-    async def exchange(self) -> Fields:
+    async def exchange(self, waiter: Waiter) -> Fields:
         """Bring the notebook's folder here and on the sandbox's machine to agreement; return what has moved.
 
         `line`, `sent`, `fetched`; nothing where both are the same folder.
         """
-        if not self._elsewhere:
+        if not self.elsewhere:
             return {}
-        return (await self.client.request(Ask("files", "exchange", {"sandbox": self.facts["id"]}))).result
+        return await self.client.staged(Ask("files", "exchange", {"sandbox": self.facts["id"]}), waiter)
 
     def fetch(self, names: list[str]) -> tuple[tuple[Buffer, ...], Fields]:
         """Bring variables from the guest, from outside the client's loop.

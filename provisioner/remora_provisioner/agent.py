@@ -107,7 +107,7 @@ class Agent(Hearing):
         try:
             fitting = await self.fit(spec, opening)
         finally:
-            del self._openings[sandbox]
+            self._openings.pop(sandbox, None)
         return await self.open_fitted(sandbox, spec, fitting, facts, opening)
 
     async def open_fitted(
@@ -115,8 +115,9 @@ class Agent(Hearing):
     ) -> list[str]:
         """Start a sandbox whose image is here, as `open` does."""
         directory = self._sandboxes / sandbox
-        await self.images.hold(sandbox, fitting)
+        self._openings.setdefault(sandbox, opening)
         try:
+            await self.images.hold(sandbox, fitting)
             directory.mkdir(mode=0o700, parents=True)
             self._caches.mkdir(mode=0o700, exist_ok=True)
             order, notices = self._order(sandbox, directory, spec, fitting, facts)
@@ -133,6 +134,8 @@ class Agent(Hearing):
                 await asyncio.wait({self._burials[sandbox]})
             shutil.rmtree(directory, ignore_errors=True)
             raise
+        finally:
+            self._openings.pop(sandbox, None)
         return notices
 
     async def extend(self, sandbox: SandboxId, spec: SandboxSpec, opening: Opening) -> list[str]:

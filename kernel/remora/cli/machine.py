@@ -65,7 +65,7 @@ def check(name: str, as_json: bool) -> None:
 @machine.command()
 @click.argument("name")
 def rm(name: str) -> None:
-    """Forget a machine that was added. What is kept there stays; what runs there goes on."""
+    """Forget a machine that was added. What is kept there stays. Not while sandboxes live there."""
     _ask("remove", {"name": name})
     click.echo(f"{name} was removed", err=True)
 

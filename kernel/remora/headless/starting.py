@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 
 from .. import client as clients
 from .. import giving, specs
-from ..client import Sink
+from ..client import Sink, Waiter
 from ..connection import Connection
 from ..errors import RemoraError, Unavailable
 from ..options import CellOptions
@@ -97,7 +97,7 @@ def open_sandbox(run: str, wish: Wish, stage: Callable[[str, str], None]) -> Con
 
 def start(job: Job, wish: Wish, connection: Connection, sink: Sink) -> None:
     """Start the run of a job that is saved; its records go to `sink`."""
-    connection.client.run(connection.exchange())
+    connection.client.run(connection.exchange(Waiter()))
     body: Fields = {"notebook": _lean(job.notebook), "timeout": wish.options.timeout, "cell_timeout": wish.cell_limit}
     connection.start(StartRun(RunId(job.run), "notebook", wish.name[:_NAME], body), sink)
 

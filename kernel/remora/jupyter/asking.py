@@ -24,10 +24,13 @@ class Asked:
 
     def answer(self, front: Front) -> None:
         """Ask the user. Raises KeyboardInterrupt."""
+        value = None
         try:
-            self.reply(front.ask(f"{self.text} ", self.secret))
+            value = front.ask(f"{self.text} ", self.secret)
         except Exception:  # whatever this kernel raises when nobody can be asked
-            self.reply(None)
+            value = None
+        finally:
+            self.reply(value)
 
 
 class CellWaiter(Waiter):

@@ -101,18 +101,36 @@ class CellRun:
         """
         self._cargo = variables.load(code, self._session, options, self._namespace)
         self.exchange()
-        with interrupts_into(self._items.put), self._front.hearing():
-            self.send(code, name, options, fields, self._cargo, self.take)
-            try:
+        try:
+            with interrupts_into(self._items.put), self._front.hearing():
+                self.send(code, name, options, fields, self._cargo, self.take)
                 self._wait()
-            finally:
-                self.exchange()
+                if not self.connection.elsewhere:
+                    self._finish()
+                    return
+        finally:
+            self._fetch_files()
+        with interrupts_into(self._items.put), self._front.hearing():
             self._finish()
+
+    def _fetch_files(self) -> None:
+        """Have files that the run has made come home; a stop leaves them to come by themselves."""
+        if not self.connection.elsewhere:
+            return
+        try:
+            with _on_interrupt(signal.default_int_handler):
+                self.exchange()
+        except (KeyboardInterrupt, RunEnded):
+            self.say("not all files are home yet; the rest comes with the next cell")
 
     def exchange(self) -> None:
         """Bring the notebook's folder and that of a machine elsewhere to agreement; a failure is said, and the run goes on."""
+        if not self.connection.elsewhere:
+            return
         try:
-            moved = clients.client().run(self.connection.exchange())
+            moved = self.wait_for(self.connection.exchange)
+        except RunEnded:
+            raise
         except RemoraError as error:
             self.say(f"files were not exchanged: {error}")
             return

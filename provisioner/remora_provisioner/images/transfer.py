@@ -141,9 +141,14 @@ def _letter(batch: list[_Item]) -> bytes:
 def _put_batch(store: Shelf, writer: Writer, batch: list[_Item]) -> None:
     _write(writer, _HEAD.pack(_letter(batch), sum(item.size for item in batch)))
     for item in batch:
+        left = item.size
         with contextlib.closing(store.read(item.digest, item.executable)) as chunks:
             for chunk in chunks:
-                _write(writer, chunk)
+                left -= len(chunk)
+                if left >= 0:
+                    _write(writer, chunk)
+        if left:
+            raise Unavailable("a file changed while it was sent; run it again", reason="changed")
     writer.flush()
 
 

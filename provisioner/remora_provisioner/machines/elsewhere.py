@@ -8,20 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import logging
-import os
 import socket
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from remora import streams
-from remora.errors import BackendError, RemoraError, Unavailable
-from remora.resources import SandboxSpec, parse_memory
-from remora.settings import FILES_MOST
-from remora.states import EndReason
+from remora.errors import BackendError, Refused, RemoraError, Unavailable
+from remora.resources import SandboxSpec
+from remora.states import EndReason, RunState
 from remora.streams import Peer
 from remora.wire import Fields, FollowRun, Record, Request, RunId, SandboxId
 
@@ -30,15 +27,17 @@ from ..hearing import UNFINISHED, Hearing, Listener
 from ..images import transfer
 from ..images.fitting import Fitting
 from ..opening import Opening
-from ..view import shared_folder
-from .exchange import FolderHome, Receipt
 from .folders import Folders
+from .homes import Homes
 from .luggage import Luggage, packed
 from .messages import AskEnd, ExtendThere, Lack, Leave, OpenThere, StopThere, TakeUp
 from .relay import Relay
+from .threads import beside
 
 _LOG = logging.getLogger(__name__)
-_AGAIN = 0.1
+_OURS = frozenset({"id", "kernel", "session", "identity", "spec", "on", "pool", "leaving", "used"})
+"""What the backend says of a sandbox, and no machine."""
+_AGAIN = 0.5
 """Seconds until the agent there is asked again."""
 _REACH = 20.0
 """Seconds that a machine may take to be reached by who wants to end something there."""
@@ -65,14 +64,6 @@ class Line(Protocol):
         """Give it up."""
 
 
-class Home(NamedTuple):
-    """A folder of this machine that a sandbox there shares, whose turn it is to exchange it, and what nobody has been told."""
-
-    folder: FolderHome
-    turn: asyncio.Lock
-    untold: list[Receipt]
-
-
 class Elsewhere(Hearing):
     """The sandboxes that one backend has on one machine elsewhere."""
 
@@ -81,7 +72,10 @@ class Elsewhere(Hearing):
         super().__init__(listener)
         self.name, self._line, self._here, self._folders, self._place = name, line, here, folders, place
         self._relays: dict[SandboxId, Relay] = {}
-        self._homes: dict[SandboxId, Home] = {}
+        self._homes = Homes(name, line.dial, place.parent)
+        self._ours: set[str] = set()
+        """Sandboxes that this backend has opened there; nothing is believed of any other."""
+        self._burials: dict[SandboxId, asyncio.Task[None]] = {}
         self._closed = False
         self._control: Peer | None = None
         self._controlling = asyncio.Lock()
@@ -101,39 +95,32 @@ class Elsewhere(Hearing):
         require_secrets(spec, opening)
         fitting = await self._fit(spec, opening)
         request = OpenThere(sandbox, spec.to_dict(), asdict(fitting), facts, _for_sandbox(opening))
-        notices = (await opening.during(self._ask(request))).result["notices"]
-        self._at_home(sandbox, spec)
+        self._ours.add(sandbox)
+        try:
+            notices = (await opening.during(self._ask(request))).result["notices"]
+        except BaseException:
+            self._ours.discard(sandbox)
+            self._soon(self._end_stray(sandbox))  # it may be carried out all the same
+            raise
+        self._homes.note(sandbox, spec)
         await self._hear(sandbox)
         return [*notices]
 
-    def _at_home(self, sandbox: SandboxId, spec: SandboxSpec) -> None:
-        """Take note of the folder that a sandbox shares with this machine."""
-        folder, _ = shared_folder(spec, self._place.parent)
-        if folder is not None:
-            state = self._place.parent / "folders" / hashlib.sha256(os.fsencode(folder)).hexdigest()[:32]
-            most = parse_memory(FILES_MOST.text, FILES_MOST.name)
-            home = FolderHome(Path(folder), state, self.name, writable=spec.files == "rw", most=most)
-            self._homes[sandbox] = Home(home, asyncio.Lock(), [])
+    async def _end_stray(self, sandbox: SandboxId) -> None:
+        """End a sandbox that nobody wants any more."""
+        await self._until_heard(lambda: self._ask(StopThere(sandbox, EndReason.STOPPED.value)))
 
     async def exchange(self, sandbox: SandboxId) -> Fields:
-        """Bring the notebook's folder here and there to agreement; return what has moved, and `line`, empty if nothing has."""
-        receipts = await self._exchange(sandbox)
-        sent, fetched = sum(one.sent_bytes for one in receipts), sum(one.fetched_bytes for one in receipts)
-        return {"line": "; ".join(filter(None, (one.line() for one in receipts))), "sent": sent, "fetched": fetched}
+        """Bring the notebook's folder here and there to agreement; see `Homes.exchange`. Raises Unavailable."""
+        await self._reach(f"files of {self.name} wait until it is back")
+        return await self._homes.exchange(sandbox)
 
-    async def _exchange(self, sandbox: SandboxId, tell: bool = True) -> list[Receipt]:
-        """Exchange, and return the receipts that nobody has seen; unless somebody is to be told they are kept."""
-        home = self._homes.get(sandbox)
-        if home is None:
-            return []
-        async with home.turn:
-            sock = self._line.dial(f"folder/{sandbox}")
-            with sock:
-                home.untold.append(await asyncio.to_thread(home.folder.exchange, sock))
-            receipts = [*home.untold]
-            if tell:
-                home.untold.clear()
-        return receipts
+    async def _reach(self, otherwise: str) -> None:
+        """Wait a while for the machine to be reached. Raises Unavailable with these words."""
+        try:
+            await asyncio.wait_for(self._line.reached(Opening()), _REACH)
+        except (TimeoutError, RemoraError) as error:
+            raise Unavailable(f"{self.name} cannot be reached: {otherwise}", reason="unreachable") from error
 
     async def extend(self, sandbox: SandboxId, spec: SandboxSpec, opening: Opening) -> list[str]:
         """Fit a living sandbox out with the image of this spec."""
@@ -143,14 +130,13 @@ class Elsewhere(Hearing):
 
     async def stop(self, sandbox: SandboxId, reason: EndReason) -> None:
         """End a sandbox, and return when nothing of it is left. Raises Unavailable if the machine cannot be reached now."""
-        try:
-            await asyncio.wait_for(self._line.reached(Opening()), _REACH)
-        except (TimeoutError, Unavailable) as error:
-            text = f"{self.name} cannot be reached, so sandbox {sandbox} goes on there; stop it when {self.name} is back"
-            raise Unavailable(text, reason="unreachable") from error
+        if not self.has(sandbox):
+            return
+        await self._reach(f"sandbox {sandbox} goes on there; stop it when {self.name} is back")
         with contextlib.suppress(RemoraError):  # it may end while we ask
-            await self._ask(StopThere(sandbox, reason.value))
-        await asyncio.gather(*self._endings, return_exceptions=True)
+            await asyncio.wait_for(self._ask(StopThere(sandbox, reason.value)), _REACH)
+        if sandbox in self._burials:
+            await asyncio.wait({self._burials[sandbox]}, timeout=_REACH)
 
     async def _fit(self, spec: SandboxSpec, opening: Opening) -> Fitting:
         """Build the image here, send what the machine lacks of it, and return the fitting for over there."""
@@ -163,7 +149,7 @@ class Elsewhere(Hearing):
             if lacking:
                 size = sum(luggage.shelves[tree].load(tree).size for tree in lacking)
                 opening.say(f"sending {len(lacking)} folders with {size >> 20} MiB to {self.name}; what it has is not sent again")
-                await opening.during(asyncio.to_thread(self._send, self._line.dial("store"), luggage, lacking))
+                await opening.during(beside(self._line.dial("store"), lambda sock: self._send(sock, luggage, lacking)))
         return luggage.fitting_for(self._farms)
 
     def _packed(self, spec: SandboxSpec, fitting: Fitting) -> Luggage:
@@ -187,19 +173,20 @@ class Elsewhere(Hearing):
         async with self._controlling:
             if self._control is None or self._control.gone.done():
                 control = await streams.adopt(self._line.dial("agent"), lambda *_: None)
-                asked = [SandboxId(sandbox) for sandbox in self._expected]
+                asked = sorted(self._relays)
                 told = (await control.request(TakeUp(asked))).result
                 self._control, self._farms, self.facts = control, told["farms"], told["facts"]
-                for sandbox, known in told["ended"].items():
-                    self._ended(SandboxId(sandbox), known)
+                for sandbox in asked:
+                    if sandbox in told["ended"]:
+                        self._ended(sandbox, told["ended"][sandbox])
                 for sandbox in told["living"]:
-                    if sandbox not in self._peers:
-                        await self._hear(SandboxId(sandbox))
+                    if sandbox not in self._ours:
+                        self._soon(self._end_stray(sandbox))
+                    elif sandbox not in self._peers:
+                        await self._hear(sandbox)
             return self._control
 
     # -- hearing
-
-    _expected: tuple[str, ...] = ()
 
     @property
     def busy(self) -> bool:
@@ -221,6 +208,7 @@ class Elsewhere(Hearing):
         self._closed = True
         for task in self._endings:
             task.cancel()
+        self._homes.close()
         self._line.close()
 
     def has(self, sandbox: str) -> bool:
@@ -235,10 +223,10 @@ class Elsewhere(Hearing):
 
     def take_up_soon(self, sandboxes: Mapping[SandboxId, SandboxSpec]) -> None:
         """Take up what lived when the backend went away, as soon as the machine is reached; it is taken for living until then."""
-        self._expected = (*sandboxes,)
         for sandbox, spec in sandboxes.items():
+            self._ours.add(sandbox)
             self._relay(sandbox)
-            self._at_home(sandbox, spec)
+            self._homes.note(sandbox, spec)
         self._soon(self.take_up())
 
     async def take_up(self) -> None:
@@ -250,7 +238,9 @@ class Elsewhere(Hearing):
         while not self._closed:
             try:
                 return getattr(await ask(), "result", None)
-            except BackendError:
+            except Refused:
+                return None
+            except RemoraError:
                 await asyncio.sleep(_AGAIN)
         return None
 
@@ -268,26 +258,25 @@ class Elsewhere(Hearing):
             return  # it has ended already, and `_lost` asks how
         self._tell(sandbox, known)
 
+    def _heard_sandbox(self, sandbox: SandboxId, state: str, facts: Fields) -> None:
+        super()._heard_sandbox(sandbox, state, {name: value for name, value in facts.items() if name not in _OURS})
+
     def _note_run(self, sandbox: SandboxId, run: RunId, state: str, facts: Fields) -> None:
         super()._note_run(sandbox, run, state, facts)
-        if state not in UNFINISHED and sandbox in self._homes and sandbox in self._peers:
-            self._soon(self._fetch(sandbox))  # also what nobody waits for comes home
+        if state not in UNFINISHED and sandbox in self._peers:
+            self._homes.fetch_soon(sandbox)  # also what nobody waits for comes home
 
-    async def _fetch(self, sandbox: SandboxId) -> None:
-        try:
-            await self._exchange(sandbox, tell=False)
-        except RemoraError as error:
-            _LOG.warning("files of %s have not come home yet: %s", sandbox, error)
-
-    def _soon(self, work: Coroutine[Any, Any, None]) -> None:
+    def _soon(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
         self._endings.add(task)
         task.add_done_callback(self._endings.discard)
+        return task
 
     def _lost(self, sandbox: SandboxId) -> None:
         self._peers.pop(sandbox, None)
         if not self._closed:
-            self._soon(self._ask_end(sandbox))
+            self._burials[sandbox] = self._soon(self._ask_end(sandbox))
+            self._burials[sandbox].add_done_callback(lambda _: self._burials.pop(sandbox, None))
 
     async def _ask_end(self, sandbox: SandboxId) -> None:
         """Hear what became of a sandbox whose supervisor hung up: it has ended, or the link was begun anew."""
@@ -303,9 +292,11 @@ class Elsewhere(Hearing):
         if sandbox in self._over:
             known = {"runs": known["runs"], "state": known["state"], "facts": {}}
         self._tell(sandbox, known)
+        for run in self._open_runs.pop(sandbox, set()):  # those that nobody there knows of any more
+            self._listener.run_changed(sandbox, run, RunState.ENDED.value, {"reason": EndReason.CRASHED.value})
         self._over.discard(sandbox)
-        self._open_runs.pop(sandbox, None)
-        self._homes.pop(sandbox, None)
+        self._ours.discard(sandbox)
+        self._homes.drop(sandbox)
         if relay := self._relays.pop(sandbox, None):
             relay.close()
 

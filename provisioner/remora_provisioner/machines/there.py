@@ -40,6 +40,7 @@ from ..runs import LOG_NAME, run_folder
 from ..view import shared_folder
 from .exchange import serve
 from .messages import AskEnd, ExtendThere, Lack, Leave, OpenThere, StopThere, TakeUp
+from .threads import beside
 
 _LOG = logging.getLogger(__name__)
 _FILES, _AGREED = "files", "agreed"
@@ -63,6 +64,7 @@ class There:
         self._runs: dict[SandboxId, dict[RunId, Fields]] = {}
         self._buried: dict[SandboxId, asyncio.Future[None]] = {}
         self._sockets: set[asyncio.Task[None]] = set()
+        self._transfers: set[asyncio.Task[None]] = set()
 
     # ---- the agent's listener
 
@@ -120,6 +122,13 @@ class There:
         (place / _FILES).mkdir(mode=0o700, parents=True, exist_ok=True)
         return replace(fitting, places=(*fitting.places, (folder, str(place / _FILES))))
 
+    def require_owned(self, backend: str, sandbox: SandboxId) -> None:
+        """Raise Refused if there is no sandbox of that backend with this id."""
+        try:
+            self._owned(backend, sandbox)
+        except (OSError, ValueError):
+            raise Refused(f"there is no sandbox {sandbox} here", reason="no-such-sandbox") from None
+
     def _folder_of(self, directory: Path) -> Path:
         """Return the place of the notebook's folder of a sandbox. Raises Refused if it has none."""
         order = Order.load(directory)
@@ -139,12 +148,12 @@ class There:
         theirs, ours = socket.socketpair()
 
         async def run() -> None:
-            with ours:
-                await asyncio.to_thread(work, ours)
+            with ours, contextlib.suppress(RemoraError, OSError):  # the other side was told
+                await beside(ours, work)
 
         task = asyncio.get_running_loop().create_task(run())
-        self._sockets.add(task)
-        task.add_done_callback(self._sockets.discard)
+        self._transfers.add(task)
+        task.add_done_callback(self._transfers.discard)
         return theirs
 
     def _receive(self, sock: socket.socket) -> None:
@@ -184,7 +193,7 @@ class There:
 
     def leave(self) -> None:
         """End, unless there are sandboxes, whosever they are."""
-        if not self.agent.busy:
+        if not self.agent.busy and not self._transfers:
             asyncio.get_running_loop().call_later(_FAREWELL, self.over.set)
 
     def forget(self, sandbox: SandboxId) -> None:
@@ -251,14 +260,19 @@ class _Desk:
             return {"notices": await self._there.agent.open_fitted(SandboxId(request.sandbox), spec, fitting, facts, opening)}
 
     async def _extend(self, _: Peer, request: ExtendThere) -> Fields:
+        self._there.require_owned(self._backend, SandboxId(request.sandbox))
         fitting, opening = Fitting.from_dict(request.fitting), Opening(secrets=request.secrets)
         return {"notices": await self._there.agent.extend_fitted(SandboxId(request.sandbox), fitting, opening)}
 
     async def _stop(self, _: Peer, request: StopThere) -> None:
+        self._there.require_owned(self._backend, SandboxId(request.sandbox))
         await self._there.agent.stop(SandboxId(request.sandbox), EndReason(request.reason))
 
     async def _ask_end(self, _: Peer, request: AskEnd) -> Fields:
-        return await self._there.end_of(SandboxId(request.sandbox))
+        known = await self._there.end_of(SandboxId(request.sandbox))
+        if known:
+            asyncio.get_running_loop().call_later(_KEPT, self._there.forget, request.sandbox)
+        return known
 
     async def _leave(self, _: Peer, __: Leave) -> None:
         self._there.leave()
