@@ -11,12 +11,8 @@ VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 TESTS ?=
-# Two files of these may run at once; the rest has deadlines that a busy machine misses, and runs by itself.
-JOURNEYS := dependencies images system_steps notebooks demo inside sandbox_view functions headless commands secrets gpus \
-	elsewhere elsewhere_deaths
-TOGETHER := tests/kernel tests/house tests/corpus tests/provisioner/images tests/provisioner/machines \
-	tests/provisioner/test_hosts.py tests/provisioner/test_links.py tests/provisioner/test_devices.py \
-	$(JOURNEYS:%=tests/journeys/test_%.py)
+# Two files may run at once, but for these: they have deadlines that a busy machine misses.
+SERIAL := $(addprefix tests/journeys/test_,$(addsuffix .py,conformance cell_behaviour interrupt deaths function_deaths side_by_side))
 # What starts inside a sandbox may meet a Python older than ours.
 EVERYWHERE := $(addprefix kernel/remora/,errors.py frames.py wire.py guest sync)
 
@@ -37,8 +33,8 @@ test: $(STAMP)
 ifneq ($(TESTS),)
 	@$(PY) -m pytest $(TESTS)
 else
-	@$(PY) -m pytest -n 2 --dist loadfile --durations=12 $(TOGETHER)
-	@$(PY) -m pytest --durations=12 tests $(TOGETHER:%=--ignore=%)
+	@$(PY) -m pytest -n 2 --dist loadfile --durations=12 tests $(SERIAL:%=--ignore=%)
+	@$(PY) -m pytest --durations=12 $(SERIAL)
 endif
 
 check: $(STAMP) docs

@@ -28,7 +28,7 @@ def _one_line(ran: Ran) -> str:
         ("speed=fast", ["speed", "%remote?"]),
         ("memry=1GiB", ["memry", "did you mean memory"]),
         ("gpu=Z9000", ["Z9000", "here"]),
-        ("gpu=A100", ["A100", "no GPU", "cores", "Leave gpu="]),
+        ("gpu=A100", ["A100", "no GPU", "cores", "leave gpu="]),
         ("memory=lots", ["lots", "16GiB"]),
         ("memory=16", ["16", "16GiB"]),
         ("cpu=many", ["many", "cpu"]),

@@ -656,13 +656,13 @@ def _edit(folder: Path, path: str, what: str, content: str) -> None:
 # ---- many files --------------------------------------------------------------------------------------------------------------
 
 
-def test_twenty_thousand_files(pair: Pair):
+def test_thousands_of_files(pair: Pair):
     """Many small files arrive, and then ten of them cost no more than their own bytes and the digests of their folders."""
-    for number in range(20_000):
+    for number in range(5_000):
         folder = pair.here / f"{number % 100:02d}"
         folder.mkdir(exist_ok=True)
         (folder / f"{number}").write_bytes(b"%d" % number)
-    assert pair.exchange().sent == 20_000
+    assert pair.exchange().sent == 5_000
     for number in range(0, 1000, 100):
         (pair.there / "00" / f"{number}").write_bytes(b"changed")
     assert pair.exchange().fetched == 10
