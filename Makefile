@@ -11,8 +11,9 @@ VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 TESTS ?=
-# Two files may run at once, but for these: they have deadlines that a busy machine misses.
-SERIAL := $(addprefix tests/journeys/test_,$(addsuffix .py,conformance cell_behaviour interrupt deaths function_deaths side_by_side))
+# Two files may run at once, but for these: they have deadlines that a busy machine misses, or look at all of the machine.
+SERIAL := tests/provisioner/test_jails.py \
+	$(addprefix tests/journeys/test_,$(addsuffix .py,conformance cell_behaviour interrupt deaths function_deaths side_by_side))
 # What starts inside a sandbox may meet a Python older than ours.
 EVERYWHERE := $(addprefix kernel/remora/,errors.py frames.py wire.py guest sync)
 

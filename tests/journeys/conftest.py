@@ -54,8 +54,7 @@ def python_with_ipykernel_6(pytestconfig: pytest.Config) -> str:
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not stamp.exists() or stamp.read_text() != wanted:
-            subprocess.run([sys.executable, "-m", "venv", "--clear", folder / "env"], check=True)
-            subprocess.run([python, "-m", "pip", "install", "--quiet", "-e", ROOT, "ipykernel>=6.29,<7"], check=True)
+            _make_environment(folder / "env", "-e", str(ROOT), "ipykernel>=6.29,<7")
             stamp.write_text(wanted)
     return str(python)
 
@@ -72,8 +71,13 @@ def small_environment(pytestconfig: pytest.Config) -> str:
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not stamp.exists() or stamp.read_text() != wanted:
-            shutil.rmtree(folder / "env", ignore_errors=True)
-            subprocess.run([uv.find_uv_bin(), "venv", "-q", "--python", sys.executable, folder / "env"], check=True)
-            subprocess.run([uv.find_uv_bin(), "pip", "install", "-q", "--python", python, "-e", f"{ROOT}[ssh]"], check=True)
+            _make_environment(folder / "env", "-e", f"{ROOT}[ssh]")
             stamp.write_text(wanted)
     return str(python)
+
+
+def _make_environment(folder: Path, *packages: str) -> None:
+    """Make an environment anew, with these packages."""
+    shutil.rmtree(folder, ignore_errors=True)
+    subprocess.run([uv.find_uv_bin(), "venv", "-q", "--seed", "--python", sys.executable, folder], check=True)
+    subprocess.run([uv.find_uv_bin(), "pip", "install", "-q", "--python", folder / "bin" / "python", *packages], check=True)
