@@ -106,9 +106,9 @@ def test_a_shell_is_a_terminal_in_the_sandbox_beside_what_runs(waiting: tuple[Co
         screen.wait("/dev/pts/")
         fcntl.ioctl(screen.master, termios.TIOCSWINSZ, struct.pack("HHHH", 20, 70, 0, 0))
         screen.process.send_signal(signal.SIGWINCH)
-        screen.type("stty size; echo slee''ping; sleep 600; echo do''ne\n")
-        screen.wait("20 70")
+        screen.type("until test \"$(stty size)\" = '20 70'; do :; done; echo slee''ping; sleep 4218\n")  # keys may overtake it
         screen.wait("sleeping")
+        until(lambda: _running("sleep\x004218"), "the start of the command")  # bash loses what is typed while it starts one
         screen.type("\x03")
         screen.wait_prompt()
         screen.type("seq 200000 | tail -n 1; exit 7\n")
