@@ -6,6 +6,7 @@ Law: what a file shares is started before its first test, so that each test's le
 from __future__ import annotations
 
 import fcntl
+import os
 import shutil
 import subprocess
 import sys
@@ -13,8 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import uv
 from journeys.driving import Notebook, Place
+from remora_provisioner.images.build.resolver import certificates, uv_binary
 
 
 @pytest.fixture(scope="module")
@@ -79,5 +80,7 @@ def small_environment(pytestconfig: pytest.Config) -> str:
 def _make_environment(folder: Path, *packages: str) -> None:
     """Make an environment anew, with these packages."""
     shutil.rmtree(folder, ignore_errors=True)
-    subprocess.run([uv.find_uv_bin(), "venv", "-q", "--seed", "--python", sys.executable, folder], check=True)
-    subprocess.run([uv.find_uv_bin(), "pip", "install", "-q", "--python", folder / "bin" / "python", *packages], check=True)
+    variables = os.environ | certificates()
+    subprocess.run([uv_binary(), "venv", "-q", "--seed", "--python", sys.executable, folder], check=True, env=variables)
+    command = [uv_binary(), "pip", "install", "-q", "--python", folder / "bin" / "python", *packages]
+    subprocess.run(command, check=True, env=variables)

@@ -42,7 +42,7 @@ def uv_binary() -> str:
     return uv.find_uv_bin()
 
 
-def _certificates() -> dict[str, str]:
+def certificates() -> dict[str, str]:
     """Let uv trust whom the machine trusts, as pip does there, where that is written down and nobody has decided otherwise."""
     decided = "UV_SYSTEM_CERTS" in os.environ or not any(map(os.path.exists, _BUNDLES))
     return {} if decided else {"UV_SYSTEM_CERTS": "1"}
@@ -68,7 +68,7 @@ class Resolver:
     def uv(self, *words: str, advice: str = "", **variables: str) -> str:
         """Run uv and return its standard output; raises ImageFailed with its own words."""
         cache = {"UV_CACHE_DIR": str(self.work.root / "uv-cache"), "UV_NO_PROGRESS": "1", "NO_COLOR": "1"}
-        env = cache | _certificates() | {"UV_PYTHON_DOWNLOADS": "never", "UV_PREVIEW_FEATURES": "pylock"} | variables
+        env = cache | certificates() | {"UV_PYTHON_DOWNLOADS": "never", "UV_PREVIEW_FEATURES": "pylock"} | variables
         try:
             return self.work.run([uv_binary(), *words], env, advice or "correct the requirements, or the index they come from")
         except ImageFailed as failure:
