@@ -6,6 +6,7 @@ Law: nothing of the person's is touched, and nothing is left when a Place is clo
 from __future__ import annotations
 
 import os
+import secrets
 import subprocess
 import sys
 import tempfile
@@ -58,7 +59,9 @@ class Place:
     @contextmanager
     def kernel(self, name: str) -> Iterator[Notebook]:
         """Start a kernel, and end it afterwards."""
-        manager = KernelManager(kernel_name=name, kernel_spec_manager=Specs())
+        manager = KernelManager(
+            kernel_name=name, kernel_spec_manager=Specs(), transport="ipc", ip=str(self.state / f"door-{secrets.token_hex(3)}")
+        )
         manager.start_kernel(cwd=str(self.folder), env=self.environment)
         client: BlockingKernelClient = manager.client()
         client.start_channels()

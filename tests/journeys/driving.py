@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import secrets
 import shutil
 import subprocess
 import sys
@@ -256,7 +257,8 @@ class Place:
     def start(self, kernel: str = "remora", folder: Path | None = None, **environment: str) -> Notebook:
         """Start a kernel for a notebook in `folder`, by default a new one."""
         folder = folder or Path(tempfile.mkdtemp(prefix="notebook-", dir=self.root))
-        manager = KernelManager(kernel_name=kernel, kernel_spec_manager=self.specs)
+        door = self.root / f"door-{secrets.token_hex(3)}"  # a number of a port may be another's before the kernel takes it
+        manager = KernelManager(kernel_name=kernel, kernel_spec_manager=self.specs, transport="ipc", ip=str(door))
         manager.start_kernel(cwd=str(folder), env=self.environment | environment, stdout=self._log, stderr=self._log)
         client = manager.client()
         client.start_channels()
