@@ -168,6 +168,10 @@ def test_sources_of_modules_are_found(tmp_path: Path, monkeypatch: pytest.Monkey
         (lambda: BARE.workdir("/a/../../etc"), "no path inside"),
         (lambda: Image.from_dict({"base": {"kind": "pip"}}), "cannot begin with"),
         (lambda: Image.from_dict({"base": {"kind": "moon"}}), "same version"),
+        (lambda: Image.from_dict({"base": {"kind": "mirror", "colour": 1}}), "has no colour"),
+        (lambda: Image.from_dict({"base": 7}), "same version"),
+        (lambda: Image.from_dict({}), "no image"),
+        (lambda: Image.from_dict({"base": {"kind": "mirror"}, "steps": 7}), "no image"),
     ],
 )
 def test_bad_words_are_refused(make: types.FunctionType, words: str) -> None:

@@ -253,6 +253,8 @@ class Image:
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Image:
         """Rebuild from `to_dict`, whatever else stands beside it; OptionError for what this version does not know."""
+        if not (isinstance(data, dict) and "base" in data and isinstance(data.get("steps", []), (list, tuple))):
+            raise OptionError(f"this is no image: {data!r:.80}")
         base = s.from_dict(data["base"])
         if not isinstance(base, s.BASES):
             raise OptionError(f"an image cannot begin with {base.kind!r}")

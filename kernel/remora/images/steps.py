@@ -38,11 +38,16 @@ class Part:
 
 
 def from_dict(data: dict[str, Any]) -> Part:
-    """Rebuild a base or step; OptionError for a kind that this version does not know."""
-    values = dict(data)
+    """Rebuild a base or step; OptionError for what this version does not know."""
+    values = dict(data) if isinstance(data, dict) else {"kind": data}
     part = Part.kinds.get(str(values.pop("kind", "")))
     if part is None:
-        raise OptionError(f"an image step of kind {data.get('kind')!r} is not known here; use the same version of Remora")
+        raise OptionError(f"an image step of kind {data!r:.80} is not known here; use the same version of Remora")
+    unknown = values.keys() - {one.name for one in fields(part)}
+    if unknown:
+        raise OptionError(
+            f"an image step of kind {part.kind!r} has no {', '.join(sorted(map(str, unknown)))} in this version of Remora"
+        )
     return part(**{name: _frozen(value) for name, value in values.items()})
 
 

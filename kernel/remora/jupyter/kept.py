@@ -72,7 +72,7 @@ class Kept:
         try:
             kept = json.loads(path.read_bytes()) if path else {}
             return {str(name): Image.from_dict(image) for name, image in kept.items()}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RemoraError):
+        except (OSError, ValueError, AttributeError, RemoraError):
             return {}
 
     def save(self, images: Mapping[str, Image]) -> None:
