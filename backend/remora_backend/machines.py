@@ -9,6 +9,7 @@ import asyncio
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from remora.errors import Refused
 from remora.resources import SandboxSpec
@@ -16,13 +17,17 @@ from remora.states import EndReason
 from remora.streams import Peer
 from remora.wire import Fields, FollowRun, SandboxId
 from remora_provisioner.agent import Agent
-from remora_provisioner.hearing import Listener
 from remora_provisioner.images.records import write_whole
 from remora_provisioner.machines.elsewhere import Elsewhere
 from remora_provisioner.machines.folders import Folders
 from remora_provisioner.machines.lines import Line
 from remora_provisioner.machines.reached import BySsh
 from remora_provisioner.opening import Opening
+
+from .doubting import Doubting, plain
+
+if TYPE_CHECKING:
+    from .fleet import Fleet
 
 HERE = "here"
 _LINKS = "links"
@@ -37,11 +42,11 @@ def new_sandbox() -> SandboxId:
 class Machines:
     """All machines of one backend."""
 
-    def __init__(self, directory: Path, socket: Path, listener: Listener) -> None:
+    def __init__(self, directory: Path, socket: Path, fleet: Fleet) -> None:
         """Keep what is needed in the backend's directory; code in sandboxes may reach the backend's socket."""
-        self._directory, self._listener = directory, listener
+        self._directory, self._doubting = directory, Doubting(fleet)
         self._by_ssh = BySsh(directory / "bundles")
-        self.here = Agent(directory, (str(socket),), listener)
+        self.here = Agent(directory, (str(socket),), fleet)
         self._elsewhere: dict[str, Elsewhere] = {}
         self._on: dict[str, str] = {}
         self._folders = Folders(directory / "images" / "folders.cache")
@@ -52,7 +57,7 @@ class Machines:
             return await self.here.images.ask(op, args, opening.say)
         if about == "files" and op == "exchange":
             machine = self._of(str(args["sandbox"]))
-            return await machine.exchange(SandboxId(args["sandbox"])) if isinstance(machine, Elsewhere) else {}
+            return plain(await machine.exchange(SandboxId(args["sandbox"]))) if isinstance(machine, Elsewhere) else {}
         if about == "machines":
             return await self._ask_machines(op, args, opening)
         raise Refused(f"this version is not asked about {about!r}; use the same version of Remora")
@@ -60,14 +65,14 @@ class Machines:
     async def _ask_machines(self, op: str, args: Fields, opening: Opening) -> Fields:
         """List machines, add, check or remove one. Raises OptionError for names that are none."""
         if op == "list":
-            rows = [row | self._described(row["name"]) for row in self._by_ssh.listed()]
+            rows = [row | plain(self._described(row["name"])) for row in self._by_ssh.listed()]
             return {"machines": rows}
         if op == "add":
             self._let_go(str(args.get("name") or ""))
             return {"name": self._by_ssh.add(args.get("name"), str(args["destination"]), args.get("identity"))}
         name = str(args["name"])
         if op == "check":
-            return await self._by_ssh.check(name, opening)
+            return plain(await self._by_ssh.check(name, opening))
         if op != "remove":
             raise Refused(f"machines are not asked {op!r} in this version; use the same version of Remora")
         if name in self._elsewhere:
@@ -98,11 +103,11 @@ class Machines:
         machine = self._named(spec.on)
         if spec.on != HERE:
             self._on[sandbox] = spec.on
-        return await machine.open(sandbox, spec, facts, opening)
+        return plain(await machine.open(sandbox, spec, facts, opening))
 
     async def extend(self, sandbox: SandboxId, spec: SandboxSpec, opening: Opening) -> list[str]:
         """Fit a living sandbox out with the image of this spec; return the lines that its user should read."""
-        return await self._of(sandbox).extend(sandbox, spec, opening)
+        return plain(await self._of(sandbox).extend(sandbox, spec, opening))
 
     async def stop(self, sandbox: SandboxId, reason: EndReason) -> None:
         """End a sandbox, and return when nothing of it is left."""
@@ -171,7 +176,7 @@ class Machines:
     def _far(self, name: str) -> Elsewhere:
         if name not in self._elsewhere:
             line = Line(name, self._by_ssh(name, self._id()))
-            self._elsewhere[name] = Elsewhere(name, line, self.here, self._folders, self._directory / _LINKS, self._listener)
+            self._elsewhere[name] = Elsewhere(name, line, self.here, self._folders, self._directory / _LINKS, self._doubting)
         return self._elsewhere[name]
 
     def _id(self) -> str:

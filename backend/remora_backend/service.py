@@ -43,6 +43,7 @@ from remora.wire import (
 )
 from remora_provisioner.images import within
 from remora_provisioner.opening import Opening
+from remora_provisioner.runs import run_folder
 
 from .calls import CallDesk
 from .fleet import Fleet, SessionKey
@@ -134,7 +135,8 @@ class Service:
 
     def _drop_old_runs(self) -> None:
         for run in self._store.forget_before(time.time() - RUN_RETENTION.seconds):
-            shutil.rmtree(self._runs / run, ignore_errors=True)
+            with contextlib.suppress(Refused):  # no folder of ours is called so
+                shutil.rmtree(run_folder(self._runs, run), ignore_errors=True)
 
     # -- the surface
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 import select
+import stat
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -62,13 +63,22 @@ def _make(directory: Path) -> Path:
     state = settings.state_directory()
     try:
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if why := _not_mine(state):
+            raise _unusable(state, why)
         directory.mkdir(mode=0o700, exist_ok=True)
+        directory.chmod(0o700)  # whatever it was copied from, and with what umask
         (directory / "start.lock").touch()
     except OSError as error:
         raise _unusable(state, error.strerror or str(error)) from error
-    if state.stat().st_uid != os.getuid():
-        raise _unusable(state, "it belongs to another user")
     return directory
+
+
+def _not_mine(state: Path) -> str:
+    """Return why others could put something in the place of what is kept in the state directory; empty if they cannot."""
+    itself, facts = state.lstat(), state.stat()
+    if itself.st_uid not in (os.getuid(), 0) or facts.st_uid != os.getuid():
+        return "it belongs to another user"
+    return "others may write there" if facts.st_mode & stat.S_IWOTH and not facts.st_mode & stat.S_ISVTX else ""
 
 
 def _unusable(state: Path, why: str) -> StateError:

@@ -347,6 +347,20 @@ def test_ignored_files_stay_on_their_side(pair: Pair):
     assert (pair.there / "node_modules/x/y.js").exists()
 
 
+def test_the_rules_stay_here(pair: Pair):
+    """`.remoraignore` is not sent, and one that code on the machine writes changes nothing, or it could ask for what stays."""
+    write(pair.here / ".remoraignore", "*.key\n")
+    write(pair.here / "my.key", "private")
+    pair.exchange()
+    assert tree(pair.there) == {}
+    write(pair.there / ".remoraignore", "!*.key\n!.git\n")
+    pair.exchange()
+    pair.exchange()
+    assert set(tree(pair.here)) == {b".remoraignore", b"my.key"}
+    assert (pair.here / ".remoraignore").read_text() == "*.key\n"
+    assert set(tree(pair.there)) == {b".remoraignore"}
+
+
 def test_rules_that_cannot_be_understood_are_named(pair: Pair):
     """A line of `.remoraignore` that is no pattern is an error with its number; nothing moves."""
     write(pair.here / ".remoraignore", "good\n[z-a]\n")

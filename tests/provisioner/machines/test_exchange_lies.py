@@ -89,6 +89,18 @@ def test_a_link_that_leads_outside_is_refused(pair: Pair, target: bytes):
     assert untouched(pair)
 
 
+def test_what_the_rules_leave_out_does_not_come_home(pair: Pair):
+    """A machine that has all the same what is not exchanged (hooks of git, compiled modules, rules of its own) is not heeded."""
+    write(pair.here / ".remoraignore", "private/\n*.key\n")
+    before = tree(pair.here)
+    names = [b".git", b".git/hooks", b"__pycache__", b"pkg", b"pkg/__pycache__"]
+    folders = dict.fromkeys(names, FOLDER)
+    names = [b".git/hooks/post-commit", b"__pycache__/m.pyc", b"pkg/__pycache__/m.pyc", b"lone/.git/config", b"sub/.git"]
+    files = dict.fromkeys([*names, b".remoraignore", b"private/x", b"pkg/my.key"], FILE)
+    meet(pair.home.exchange, machine(folders | files))
+    assert tree(pair.here) == before | {b"pkg": ("folder", b"")}
+
+
 def test_what_is_behind_a_link_of_the_users_is_not_touched(pair: Pair, tmp_path: Path):
     """A machine that claims a folder where the user has a link outside writes nothing through it."""
     outside = tmp_path / "elsewhere"

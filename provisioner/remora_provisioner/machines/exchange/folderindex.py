@@ -21,10 +21,10 @@ from pathlib import Path
 
 from .beneath import MOST, Beneath, Stamp, stamp_of
 from .entries import FOLDER, Entries, Entry, Kind, is_arriving, is_plain, leads_inside, packed, unpacked
-from .ignoring import ENVIRONMENT, Rules
+from .ignoring import ENVIRONMENT, IGNORED, NAME, Rules
 
-IGNORED, LARGE, OUTSIDE, SPECIAL, UNREADABLE, DEEP = b"ignored", b"large", b"outside", b"special", b"unreadable", b"deep"
-"""Why something is held."""
+LARGE, OUTSIDE, SPECIAL, UNREADABLE, DEEP = b"large", b"outside", b"special", b"unreadable", b"deep"
+"""Why something is held, beside what is ignored."""
 _CHUNK = 1 << 20
 _ENCODING = sys.getfilesystemencoding()
 _DEPTH = 150
@@ -127,7 +127,7 @@ class _Walk:
         stamp = (facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, facts.st_ino & MOST)
         if self._stamps.get(path) != stamp or facts.st_size > self._most:
             return False
-        if name == ".git" or (self._asks and self._rules.ignores(path, False)):
+        if name == ".git" or path == NAME or (self._asks and self._rules.ignores(path, False)):
             return False
         self.found.entries[path] = self._before.entries[path]
         self.found.stamps[path] = stamp

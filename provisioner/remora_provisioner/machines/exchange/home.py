@@ -68,7 +68,7 @@ class _Home:
         rules = Rules(_rules(self._top))
         self._letters.put_values(b"H", {"protocol": PROTOCOL, "most": home.most, "seen": self._agreed.seen}, rules.text)
         with looked(home.folder, rules, home.most, self._memory) as index:
-            there = self._index_there()
+            there = self._index_there(rules)
             here = dict(index.entries)
             base = self._base(here, there)
             plan = compare(base, here, there, _Beside(home.machine, (base, here, there)), writable=home.writable)
@@ -81,7 +81,7 @@ class _Home:
 
     # ---- what is there, and what was agreed on
 
-    def _index_there(self) -> Entries:
+    def _index_there(self, rules: Rules) -> Entries:
         letter, values, data = self._letters.get_values(b"S", b"F")
         try:
             self._token = str(values["token"])
@@ -96,7 +96,7 @@ class _Home:
         there = {path: entry for path, entry in self._agreed.there.items() if (at := _folder(path)) in theirs and at not in ask}
         if ask:
             self._letters.put_values(b"A", {"folders": [text(folder) for folder in ask]})
-            there |= unpacked(self._letters.get_values(b"I")[2])
+            there |= rules.over(unpacked(self._letters.get_values(b"I")[2]))
         self._agreed.seen = ""
         return there
 

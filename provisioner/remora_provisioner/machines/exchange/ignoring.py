@@ -1,6 +1,7 @@
 """Which files stay where they are: the lines of `.remoraignore`, as those of a .gitignore, after a few of our own.
 
-Law: pure. All of gitignore's grammar, in the top folder's file only. Both sides use the rules of the user's folder.
+Law: pure. All of gitignore's grammar, in the top folder's file only. Both sides use the rules of the user's folder, and that file
+stays there: what runs on a machine cannot change what it is sent.
 """
 
 from __future__ import annotations
@@ -10,7 +11,11 @@ from dataclasses import dataclass
 
 from remora.errors import InputError
 
+from .entries import Entries, Entry, Kind, parents
+
 NAME = b".remoraignore"
+IGNORED = b"ignored"
+"""Why such a thing is held."""
 ENVIRONMENT = "pyvenv.cfg"
 """A folder with this file is an environment, made for one machine."""
 _ALWAYS = (b".git", b"__pycache__/", b".ipynb_checkpoints/", b"node_modules/")
@@ -32,17 +37,31 @@ class Rules:
         lines = [line.removesuffix(b"\r") for line in text.split(b"\n")]
         self._rules = [rule for number, line in enumerate(lines, 1) if (rule := _rule(line, number))]
         self.for_folders_only = not self._rules
-        """Whether no file is left out but `.git`."""
+        """Whether no file is left out but `.git` and `.remoraignore`."""
         self._names: dict[bytes, bool] = {line.rstrip(b"/"): line.endswith(b"/") for line in _ALWAYS}
 
     def ignores(self, path: bytes, is_folder: bool) -> bool:
         """Tell whether what is at this path stays; nothing below a folder that stays is asked for."""
+        if path == NAME:
+            return True
         name = path[path.rfind(b"/") + 1 :]
         ignored = name in self._names and (is_folder or not self._names[name])
         for rule in self._rules:
             if ignored == rule.takes_back and (is_folder or not rule.folders_only) and rule.matches.fullmatch(path):
                 ignored = not rule.takes_back
         return ignored
+
+    def over(self, entries: Entries) -> Entries:
+        """Return what somebody else claims to have, in which all that stays by these rules is held, and nothing is below it."""
+        tops: dict[bytes, bytes] = {b"": b""}
+        found: Entries = {}
+        for path, entry in entries.items():
+            folder = path[: max(path.rfind(b"/"), 0)]
+            if folder not in tops:
+                tops[folder] = next((above for above in reversed(parents(path)) if self.ignores(above, True)), b"")
+            top = tops[folder] or (path if self.ignores(path, entry.kind == Kind.FOLDER) else b"")
+            found[top or path] = Entry(Kind.HELD, 0, IGNORED) if top else entry
+        return found
 
 
 def _rule(line: bytes, number: int) -> _Rule | None:
