@@ -233,9 +233,9 @@ class CallDesk:
         self._end(run, RunEnded(reasons[0] if reasons else "no sandbox could be started", reason=EndReason.SANDBOX_FAILED.value))
 
     def _end(self, run: RunId, error: RunEnded) -> None:
-        facts = recovery.finish(self._runs, run, error)
+        state, facts = recovery.finish(self._runs, run, error)
         (self._runs / run / _INPUT).unlink(missing_ok=True)
-        self._fleet.run_changed(None, run, RunState.ENDED.value, facts | {"reason": error.reason})
+        self._fleet.run_changed(None, run, state, facts)
 
     # -- hearing
 

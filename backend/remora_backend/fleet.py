@@ -62,8 +62,7 @@ class Fleet:
         sandboxes, runs = self.store.left_behind()
         self.sandboxes |= {SandboxId(row["id"]): _facts(row) for row in sandboxes}
         self.runs |= {RunId(row["id"]): _facts(row) for row in runs}
-        for sandbox in await self.machines.take_up({s: facts for s, facts in self.sandboxes.items() if not self._ended(s)}):
-            self.sandbox_changed(sandbox, SandboxState.ENDED.value, {"reason": EndReason.CRASHED.value})
+        await self.machines.take_up({s: facts for s, facts in self.sandboxes.items() if not self._ended(s)}, dict(self.runs))
         await self.calls.restore()
 
     @property

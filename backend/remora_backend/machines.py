@@ -15,7 +15,7 @@ from remora.errors import Refused
 from remora.resources import SandboxSpec
 from remora.states import EndReason
 from remora.streams import Peer
-from remora.wire import Fields, FollowRun, SandboxId
+from remora.wire import Fields, FollowRun, RunId, SandboxId
 from remora_provisioner.agent import Agent
 from remora_provisioner.images.records import write_whole
 from remora_provisioner.machines.elsewhere import Elsewhere
@@ -146,17 +146,22 @@ class Machines:
         """Hear at once what supervisors would tell in a moment."""
         await asyncio.gather(self.here.catch_up(), *(machine.catch_up() for machine in self._elsewhere.values()))
 
-    async def take_up(self, living: Mapping[SandboxId, Fields]) -> list[SandboxId]:
-        """Take up the sandboxes that lived when the backend went away; return those of this machine that did not live on."""
-        await self.here.take_up()
+    async def take_up(self, living: Mapping[SandboxId, Fields], runs: Mapping[RunId, Fields]) -> None:
+        """Take up the sandboxes that lived when the backend went away, and their runs; what of it is gone has ended."""
         places: dict[str, dict[SandboxId, SandboxSpec]] = {}
         for sandbox, facts in living.items():
             places.setdefault(str(facts.get("on", HERE)), {})[sandbox] = SandboxSpec.from_dict(facts["spec"])
+            self._on[sandbox] = str(facts.get("on", HERE))
+        for run, facts in runs.items():
+            if facts.get("sandbox") in living:
+                self._of(facts["sandbox"]).expect(facts["sandbox"], run)
         mine = places.pop(HERE, {})
+        await self.here.take_up()
         for name, sandboxes in places.items():
-            self._on |= dict.fromkeys(sandboxes, name)
             self._far(name).take_up_soon(sandboxes)
-        return [sandbox for sandbox in mine if not self.here.has(sandbox)]
+        for sandbox in mine:
+            if not self.here.has(sandbox):
+                self.here.give_up(sandbox)
 
     async def leave(self) -> None:
         """Let the agents elsewhere end, if nothing is left for them to do."""

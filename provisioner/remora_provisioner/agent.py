@@ -280,11 +280,10 @@ class Agent(Hearing):
     def _finish(self, sandbox: SandboxId, error: RemoraError, told: bool) -> None:
         """Bring the runs to an end that have none, and the sandbox unless its supervisor did."""
         unfinished = self._open_runs.pop(sandbox, set())
-        if not told:  # it may have died before it could tell of the newest
-            unfinished |= set(recovery.unfinished_runs(self.runs, self._sandboxes / sandbox))
+        if not told:  # it may have died before it could tell of the newest, and while nobody heard
+            unfinished |= set(recovery.runs_of(self.runs, self._sandboxes / sandbox))
         for run in unfinished:
-            facts = recovery.finish(self.runs, run, error)
-            self._listener.run_changed(sandbox, run, recovery.ENDED_STATE, facts)
+            self._listener.run_changed(sandbox, run, *recovery.finish(self.runs, run, error))
         if sandbox not in self._over:
             self._listener.sandbox_changed(sandbox, SandboxState.ENDED.value, {"reason": error.reason, "message": str(error)})
         self._over.discard(sandbox)
@@ -305,6 +304,10 @@ class Agent(Hearing):
             self.devices.take_up(sandbox, known["facts"].get("devices") or [])
             self._tell(sandbox, known)
         self.images.release_others({*self._peers})
+
+    def give_up(self, sandbox: SandboxId) -> None:
+        """Bring to an end what was expected of a sandbox of which nothing is left."""
+        self._finish(sandbox, explain(Evidence(asked=None, code=-9)), told=False)
 
     async def buried(self, sandbox: SandboxId) -> None:
         """Return when nothing is left of a sandbox whose supervisor has gone."""

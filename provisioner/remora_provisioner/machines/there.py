@@ -62,9 +62,12 @@ class There:
         self._ends = state / "ends"
         self._ends.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._runs: dict[SandboxId, dict[RunId, Fields]] = {}
+        self._known: dict[SandboxId, Fields] = {}
+        """What became of sandboxes that have ended."""
         self._buried: dict[SandboxId, asyncio.Future[None]] = {}
         self._sockets: set[asyncio.Task[None]] = set()
         self._transfers: set[asyncio.Task[None]] = set()
+        self._leaving = False
 
     # ---- the agent's listener
 
@@ -72,19 +75,18 @@ class There:
         """Keep the end of a sandbox until its backend has heard of it."""
         if state != SandboxState.ENDED.value:
             return
-        known = {"state": state, "facts": facts, "runs": self._runs.get(sandbox, {})}
-        with contextlib.suppress(OSError):  # a full disk: it is told from memory while this process lives
-            write_whole(self._ends / f"{sandbox}.json", json.dumps(known))
+        self._known[sandbox] = {"state": state, "facts": facts, "runs": self._runs.setdefault(sandbox, {})}
+        self._write_end(sandbox)
 
     def run_changed(self, sandbox: SandboxId, run: RunId, state: str, facts: Fields) -> None:
         """Keep what became of a run."""
         self._runs.setdefault(sandbox, {})[run] = {"state": state, "facts": facts}
-        path = self._ends / f"{sandbox}.json"
-        if path.exists():  # it ended with its sandbox
-            known = json.loads(path.read_text())
-            known["runs"] = self._runs[sandbox]
-            with contextlib.suppress(OSError):
-                write_whole(path, json.dumps(known))
+        if sandbox in self._known:  # it ended with its sandbox
+            self._write_end(sandbox)
+
+    def _write_end(self, sandbox: SandboxId) -> None:
+        with contextlib.suppress(OSError):  # a full disk: it is told from memory while this process lives
+            write_whole(self._ends / f"{sandbox}.json", json.dumps(self._known[sandbox]))
 
     def recorded(self, record: Record) -> None:
         """Nothing is followed from here."""
@@ -153,8 +155,13 @@ class There:
 
         task = asyncio.get_running_loop().create_task(run())
         self._transfers.add(task)
-        task.add_done_callback(self._transfers.discard)
+        task.add_done_callback(self._transferred)
         return theirs
+
+    def _transferred(self, task: asyncio.Task[None]) -> None:
+        self._transfers.discard(task)
+        if self._leaving:
+            self.leave()
 
     def _receive(self, sock: socket.socket) -> None:
         """Take trees in and make them real, until the other side has no more."""
@@ -184,6 +191,8 @@ class There:
         await self.agent.buried(sandbox)
         if self.agent.has(sandbox):
             return {}
+        if sandbox in self._known:
+            return self._known[sandbox]
         try:
             known: Fields = json.loads((self._ends / f"{sandbox}.json").read_text())
         except (OSError, ValueError):
@@ -192,8 +201,9 @@ class There:
         return known
 
     def leave(self) -> None:
-        """End, unless there are sandboxes, whosever they are."""
-        if not self.agent.busy and not self._transfers:
+        """End when nothing is transferred any more, unless there are sandboxes, whosever they are."""
+        self._leaving = not self.agent.busy
+        if self._leaving and not self._transfers:
             asyncio.get_running_loop().call_later(_FAREWELL, self.over.set)
 
     def forget(self, sandbox: SandboxId) -> None:
@@ -201,6 +211,7 @@ class There:
         if sandbox.isalnum():
             (self._ends / f"{sandbox}.json").unlink(missing_ok=True)
             self._runs.pop(sandbox, None)
+            self._known.pop(sandbox, None)
 
     def lacking(self, trees: list[str]) -> list[str]:
         """Return which trees are not real here; those that are become young, so that no collection takes them now."""
