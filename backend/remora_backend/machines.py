@@ -18,6 +18,7 @@ from remora.streams import Peer
 from remora.wire import Fields, FollowRun, RunId, SandboxId
 from remora_provisioner.agent import Agent
 from remora_provisioner.images.records import write_whole
+from remora_provisioner.machines import ports
 from remora_provisioner.machines.elsewhere import Elsewhere
 from remora_provisioner.machines.folders import Folders
 from remora_provisioner.machines.lines import Line
@@ -58,9 +59,32 @@ class Machines:
         if about == "files" and op == "exchange":
             machine = self._of(str(args["sandbox"]))
             return plain(await machine.exchange(SandboxId(args["sandbox"]))) if isinstance(machine, Elsewhere) else {}
+        if about == "ports":
+            return await self._ask_ports(op, SandboxId(str(args["sandbox"])), args)
         if about == "machines":
             return await self._ask_machines(op, args, opening)
         raise Refused(f"this version is not asked about {about!r}; use the same version of Remora")
+
+    async def _ask_ports(self, op: str, sandbox: SandboxId, args: Fields) -> Fields:
+        """List the ports of a sandbox that are open here, open or close one. Raises OptionError and InputError."""
+        machine = self._of(sandbox)
+        if not machine.has(sandbox):
+            raise Refused(f"no living sandbox is called {sandbox}; `remora ps` lists them", reason="no-such-sandbox")
+        port = None if args.get("port") is None else ports.check_port(args["port"])
+        if op == "list":
+            return {"ports": machine.ports.listed(sandbox) if isinstance(machine, Elsewhere) else []}
+        if op == "close":
+            if isinstance(machine, Elsewhere):
+                machine.ports.close(sandbox, port)
+            return {}
+        if op != "open" or port is None:
+            raise Refused(f"ports are not asked {op!r} in this version; use the same version of Remora")
+        wanted = args.get("here"), args.get("path")
+        if isinstance(machine, Elsewhere):
+            found = await machine.open_port(sandbox, port, *wanted)
+        else:
+            found = ports.of_this_machine(port, *wanted)
+        return found | {"sandbox": sandbox, "on": self._on.get(sandbox, HERE)}
 
     async def _ask_machines(self, op: str, args: Fields, opening: Opening) -> Fields:
         """List machines, add, check or remove one. Raises OptionError for names that are none."""

@@ -130,7 +130,7 @@ class StopSandboxes(Request):
 
 @dataclass(frozen=True)
 class Ask(Request):
-    """A question about "images", "machines" or "files", or work on them ("build", "list" …); how far it is comes as Stage."""
+    """A question about "images", "machines", "files", "ports", or work on them ("build" …); how far it is comes as Stage."""
 
     about: str
     op: str

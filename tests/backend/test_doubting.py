@@ -151,6 +151,9 @@ async def test_a_run_is_no_path(run: Any, tmp_path: Path, monkeypatch: pytest.Mo
     run = run.replace("/OUTSIDE", str(outside)) if isinstance(run, str) else run
     fleet = await heard(tmp_path / "a", monkeypatch, {"state": "busy", "facts": {}, "runs": {}}, [told(run, ended=0)])
     assert set(fleet.runs) == {OTHERS["running"], OTHERS["queued"]}
+    store = Store(tmp_path / "a" / "remora.db")
+    assert {row["id"] for row in store.runs(9)} == set(OTHERS.values())
+    store.close()
 
 
 @pytest.mark.parametrize("run", ["../../outside", "/OUTSIDE"])

@@ -60,7 +60,7 @@ def test_wrong_option(notebook: Notebook, line: str, words: list[str]):
         ("cancel nothing", ["nothing"]),
         ("pull 3x", ["3x"]),
         ("memory=1GiB", ["%%remote memory=1GiB", "%remote default"]),
-        ("port 6006", ["port"]),
+        ("port 6006x", ["6006x", "such as 6006"]),
     ],
 )
 def test_wrong_command(notebook: Notebook, line: str, words: list[str]):

@@ -75,6 +75,16 @@ def test_listings_show_what_lives_and_what_ran(waiting: tuple[Commands, str]) ->
     assert "w.ipynb" in commands.run("runs").stdout
 
 
+def test_a_port_of_a_sandbox_here(waiting: tuple[Commands, str]) -> None:
+    """Is one of this machine's own already, which is said; what is no port, and what cannot be had, is refused."""
+    commands, _ = waiting
+    (box,) = json.loads(commands.run("ps", "--json").stdout)
+    found = json.loads(commands.run("port", box["id"][:4], "6006", "--json").stdout)
+    assert (found["address"], found["on"], found["sandbox"]) == ("http://127.0.0.1:6006", "here", box["id"])
+    assert "such as 6006" in commands.run("port", box["id"], "6006x", code=2).stderr
+    assert "share this machine's loopback" in commands.run("port", box["id"], "6006", "--here", "7", code=2).stderr
+
+
 class Screen(Terminal):
     """`remora shell` in a terminal of its own."""
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -18,6 +20,14 @@ from provisioner.hosts import Host
 from provisioner import needs
 
 pytestmark = needs.hosts
+_SERVES = """
+def serve():
+    import http.server, threading
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), http.server.SimpleHTTPRequestHandler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return server.server_port
+port = serve()
+"""
 
 
 @pytest.fixture(scope="module")
@@ -107,6 +117,33 @@ def test_the_second_kernel_finds_everything_there(place: Place, host: Host):
 def test_input_and_widgets(cell: Callable[..., Ran]):
     """Both ways, while the cell runs."""
     assert cell("name = input('who? ')\nprint('hello', name)", answers=["ada"]).stdout == "hello ada\n"
+
+
+def test_a_port_opens_here(place: Place, notebook: Notebook, cell: Callable[..., Ran]):
+    """What listens in the sandbox is reached here, from the notebook or the command line, until the sandbox ends."""
+    (notebook.folder / "page.txt").write_text("from there")
+    assert (ran := cell(_SERVES, "session=serving")).ok, ran.error
+    port = int(notebook.run("port").result)
+    said = notebook.run(f"%remote port {port} serving").result
+    address, sandbox = said.partition(" ")[0], said.split(" of sandbox ")[1].split()[0]
+    assert said.endswith(f"leads to port {port} of sandbox {sandbox} on box")
+    place_here = address.removeprefix("http://").split(":")
+    connection = http.client.HTTPConnection(place_here[0], int(place_here[1]), timeout=60)
+    connection.request("GET", "/page.txt")
+    assert connection.getresponse().read() == b"from there"
+    connection.close()
+    assert "nothing listens there yet" in notebook.run("%remote port 9 serving").result
+    commands, path = Commands(place), place.root / "own.sock"
+    listed = json.loads(commands.run("port", sandbox, "--json").stdout)
+    assert [one["port"] for one in listed] == [9, port]
+    commands.run("port", sandbox, "9", "--close")
+    assert commands.run("port", sandbox, str(port), "--socket", str(path)).stdout.startswith(f"{path} leads to port {port}")
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.connect(str(path))
+        sock.sendall(b"GET /page.txt HTTP/1.0\r\n\r\n")
+        assert b"".join(iter(lambda: sock.recv(1000), b"")).endswith(b"from there")
+    assert notebook.run("%remote stop serving").ok
+    assert not path.exists()
 
 
 def test_an_unknown_host_key_is_a_question(place: Place, notebook: Notebook):

@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 from ..errors import RemoraError
-from . import attaching, doctor, image, listing, machine, run, secret, shell, stopping
+from . import attaching, doctor, image, listing, machine, port, run, secret, shell, stopping
 
 PLUGINS = "remora.commands"
 USAGE, OURS, INTERRUPTED = 2, 3, 130
@@ -91,6 +91,7 @@ for command in (
     stopping.cancel,
     stopping.stop,
     shell.shell,
+    port.port,
     image.image,
     machine.machine,
     secret.secret,

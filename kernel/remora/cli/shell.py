@@ -30,13 +30,13 @@ def shell(sandbox: str | None) -> int:
     """Open a shell in a living sandbox; without SANDBOX in the only one. Ends with the shell's exit code."""
     from .. import client as clients
 
-    facts = _choose(sandbox)
+    facts = choose(sandbox)
     terminal = Terminal()
     with terminal.raw(), terminal.window_changes():
         return clients.client().run(terminal.converse(facts))
 
 
-def _choose(prefix: str | None) -> dict[str, Any]:
+def choose(prefix: str | None) -> dict[str, Any]:
     """Return the facts of the sandbox that is meant. Refused if there is none, or more than one."""
     from .. import client as clients
     from ..errors import Refused

@@ -6,10 +6,11 @@ import html
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from .. import ports
 from ..errors import OptionError, Refused
 from ..resources import SandboxSpec, device_name, format_bytes, format_seconds
 from ..states import ENDED, RunState
-from ..wire import FindRun, ListAll
+from ..wire import Fields, FindRun, ListAll
 from . import variables
 from .commands import Command
 from .options import CellOptions
@@ -159,6 +160,29 @@ def _cancel(remote: Remote, command: Command) -> str:
     return f"run {facts['id']} is being cancelled"
 
 
+class _Address:
+    """Where a port is open, as a sentence; in a notebook one can follow it."""
+
+    def __init__(self, found: Fields) -> None:
+        self._found = found
+
+    def __repr__(self) -> str:
+        return ports.sentence(self._found)
+
+    def _repr_html_(self) -> str:
+        address = html.escape(str(self._found["address"]), quote=True)
+        said = html.escape(repr(self)).removeprefix(address)
+        return f'<a href="{address}" target="_blank" rel="noopener noreferrer">{address}</a>{said}'
+
+
+def _port(remote: Remote, command: Command) -> _Address:
+    port, *named = command.names
+    session = remote.sessions.get(named[0] if named else remote.defaults.session)
+    if not session.alive:
+        raise Refused(f"session {session.name} has no sandbox whose port could be opened", reason="sandbox-ended")
+    return _Address(ports.ask("open", session.sandbox, port))
+
+
 ACTIONS: dict[str, Action] = {
     "show": _show,
     "default": _default,
@@ -169,4 +193,5 @@ ACTIONS: dict[str, Action] = {
     "runs": _runs,
     "attach": _attach,
     "cancel": _cancel,
+    "port": _port,
 }

@@ -35,9 +35,8 @@ COMMANDS = {
     "runs": Verb("runs", "the runs of this notebook"),
     "attach": Verb("attach RUN", "replay what was missed of a run, then follow it", 1, 1),
     "cancel": Verb("cancel RUN", "end a run", 1, 1),
+    "port": Verb("port PORT [SESSION]", "open a port of the sandbox here, such as 6006 for TensorBoard", 1, 2),
 }
-LATER = {"port": "until sandboxes have a network of their own, what listens there on port N is at http://127.0.0.1:N here"}
-"""Commands of later versions, and what works instead."""
 
 
 @dataclass(frozen=True)
@@ -101,10 +100,8 @@ def _checked(verb: str, names: Sequence[str]) -> tuple[str, ...]:
 
 def _unknown(verb: str) -> str:
     """Say what could have been meant."""
-    if verb in LATER:
-        return f"this version of Remora cannot do `%remote {verb}` yet; {LATER[verb]}"
     if "=" in verb or verb.startswith("-"):
         read_words(words(verb), lambda text: text)  # a wrong option is to be said first
         return f"{verb[:40]!r} goes into a line above a cell, `%%remote {verb[:40]}`, or into `%remote default {verb[:40]}`"
-    near = get_close_matches(verb.lower(), [*COMMANDS, *LATER], 1)
+    near = get_close_matches(verb.lower(), COMMANDS, 1)
     return f"there is no command {verb[:40]!r}{f'; did you mean `%remote {near[0]}`?' if near else ';'} `%remote?` lists them all"

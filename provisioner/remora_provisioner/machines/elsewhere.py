@@ -30,7 +30,8 @@ from ..opening import Opening
 from .folders import Folders
 from .homes import Homes
 from .luggage import Luggage, packed
-from .messages import AskEnd, ExtendThere, Lack, Leave, OpenThere, StopThere, TakeUp
+from .messages import AskEnd, AskPort, ExtendThere, Lack, Leave, OpenThere, StopThere, TakeUp
+from .ports import Ports
 from .relay import Relay
 from .threads import beside
 
@@ -73,6 +74,7 @@ class Elsewhere(Hearing):
         self.name, self._line, self._here, self._folders, self._place = name, line, here, folders, place
         self._relays: dict[SandboxId, Relay] = {}
         self._homes = Homes(name, line.dial, place.parent)
+        self.ports = Ports(lambda sandbox, port, sock: line.join(sock, f"port/{sandbox}/{port}"))
         self._ours: set[str] = set()
         """Sandboxes that this backend has opened there; nothing is believed of any other."""
         self._burials: dict[SandboxId, asyncio.Task[None]] = {}
@@ -114,6 +116,14 @@ class Elsewhere(Hearing):
         """Bring the notebook's folder here and there to agreement; see `Homes.exchange`. Raises Unavailable."""
         await self._reach(f"files of {self.name} wait until it is back")
         return await self._homes.exchange(sandbox)
+
+    async def open_port(self, sandbox: SandboxId, port: int, here: int | None, path: str | None) -> Fields:
+        """Open a port of a sandbox here; see `Ports.open`. The answer says also whether something `listens` there yet."""
+        await self._reach(f"open the port when {self.name} is back")
+        told = (await self._ask(AskPort(sandbox, port))).result
+        if not self.has(sandbox):  # it may have ended while we asked
+            raise Refused(f"the sandbox {sandbox} has ended", reason="sandbox-ended")
+        return self.ports.open(sandbox, port, here, path) | {"listens": bool(told.get("listens"))}
 
     async def _reach(self, otherwise: str) -> None:
         """Wait a while for the machine to be reached. Raises Unavailable with these words."""
@@ -209,6 +219,7 @@ class Elsewhere(Hearing):
         for task in self._endings:
             task.cancel()
         self._homes.close()
+        self.ports.close()
         self._line.close()
 
     def has(self, sandbox: str) -> bool:
@@ -297,6 +308,7 @@ class Elsewhere(Hearing):
         self._over.discard(sandbox)
         self._ours.discard(sandbox)
         self._homes.drop(sandbox)
+        self.ports.close(sandbox)
         if relay := self._relays.pop(sandbox, None):
             relay.close()
 
@@ -304,7 +316,7 @@ class Elsewhere(Hearing):
         """Send the log of a run whose sandbox has ended."""
 
         def take(_: Peer, message: Any) -> None:
-            if isinstance(message, Record):
+            if isinstance(message, Record) and message.run == request.run:
                 peer.send(message)
 
         visit = await streams.adopt(self._line.dial("log"), take)

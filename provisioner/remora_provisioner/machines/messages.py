@@ -54,6 +54,14 @@ class StopThere(Request):
 
 
 @dataclass(frozen=True)
+class AskPort(Request):
+    """Does anything there listen on a port of a sandbox's loopback? Answer: `listens`."""
+
+    sandbox: SandboxId
+    port: int
+
+
+@dataclass(frozen=True)
 class Leave(Request):
     """Nothing is wanted there any more: the agent ends, unless it has sandboxes."""
 

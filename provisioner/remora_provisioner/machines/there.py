@@ -1,7 +1,7 @@
 """The agent of a machine that is not the backend's, and what a backend reaches there over its link.
 
 That is the agent itself ("agent"), its store, to which trees are sent ("store"), the logs of runs ("log"), and the supervisors of
-the backend's own sandboxes ("sandbox/ID").
+the backend's own sandboxes ("sandbox/ID"), their folders ("folder/ID") and their ports ("port/ID/NUMBER").
 
 Law: it decides nothing. It goes on when link, backend and laptop go; what became of a sandbox is on its disk until the backend
 has heard of it.
@@ -39,7 +39,8 @@ from ..runlog import Follower
 from ..runs import LOG_NAME, run_folder
 from ..view import shared_folder
 from .exchange import serve
-from .messages import AskEnd, ExtendThere, Lack, Leave, OpenThere, StopThere, TakeUp
+from .messages import AskEnd, AskPort, ExtendThere, Lack, Leave, OpenThere, StopThere, TakeUp
+from .ports import check_port, connected, listens
 from .threads import beside
 
 _LOG = logging.getLogger(__name__)
@@ -103,6 +104,10 @@ class There:
         if kind == "folder":
             place = self._folder_of(self._owned(backend, SandboxId(name)))
             return self._in_thread(lambda sock: serve(place / _FILES, place / _AGREED, sock))
+        if kind == "port":
+            sandbox, _, port = name.partition("/")
+            self._owned(backend, SandboxId(sandbox))
+            return connected(check_port(port))
         if kind in ("agent", "log"):
             return self._in_loop(_Desk(self, backend))
         raise Refused(f"nothing here is called {target!r}; use the same version of Remora on both machines")
@@ -243,6 +248,7 @@ class _Desk:
             ExtendThere: self._extend,
             StopThere: self._stop,
             AskEnd: self._ask_end,
+            AskPort: self._ask_port,
             Leave: self._leave,
             FollowRun: self._follow,
         }
@@ -284,6 +290,10 @@ class _Desk:
         if known:
             asyncio.get_running_loop().call_later(_KEPT, self._there.forget, request.sandbox)
         return known
+
+    async def _ask_port(self, _: Peer, request: AskPort) -> Fields:
+        self._there.require_owned(self._backend, SandboxId(request.sandbox))
+        return {"listens": listens(check_port(request.port))}
 
     async def _leave(self, _: Peer, __: Leave) -> None:
         self._there.leave()

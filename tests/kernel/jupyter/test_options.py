@@ -474,7 +474,7 @@ def test_command_takes_a_run():
 @pytest.mark.parametrize(
     ("line", "part"),
     [
-        ("port 6006", "cannot do `%remote port` yet; until"),
+        ("port", "`%remote port PORT [SESSION]`"),
         ("stpo", "did you mean `%remote stop`?"),
         ("xyzzy", "%remote?"),
         ("gpu=A100", "%%remote gpu=A100"),
