@@ -35,9 +35,13 @@ class Doubting:
     def __init__(self, fleet: Fleet) -> None:
         """Pass on to the fleet."""
         self._fleet = fleet
+        self._owners: dict[RunId, SandboxId] = {}
+        """Whose the runs are that have been looked up, as long as their sandboxes live."""
 
     def sandbox_changed(self, sandbox: SandboxId, state: str, facts: Fields) -> None:
         """Take the state of a sandbox that the backend has opened there."""
+        if state == SandboxState.ENDED.value:
+            self._owners = {run: owner for run, owner in self._owners.items() if owner != sandbox}
         if state in _STATES:
             self._fleet.sandbox_changed(sandbox, state, believed(facts))
 
@@ -50,14 +54,18 @@ class Doubting:
         """Nothing is followed on machines elsewhere by way of what is heard: what comes so is somebody else's."""
 
     def _may_speak_of(self, sandbox: SandboxId, run: RunId) -> bool:
+        """Say whether a run is the sandbox's; one that nobody knows is of who speaks of it first."""
+        known = self._fleet.runs.get(run)
+        if known is None and self._owners.get(run) == sandbox:
+            return True
         try:
             run_folder(Path(), run)
         except (Refused, TypeError) as error:
             _LOG.warning("sandbox %s speaks of a run that cannot be: %s", sandbox, error)
             return False
-        known = self._fleet.runs.get(run)
         rows = [known] if known is not None else [row for row in self._fleet.store.find_runs(run) if row["id"] == run]
         if all(row["sandbox"] == sandbox for row in rows):
+            self._owners[run] = sandbox
             return True
         _LOG.warning("sandbox %s speaks of run %s, which is not its own", sandbox, run)
         return False
