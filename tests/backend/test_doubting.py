@@ -93,7 +93,7 @@ async def heard(
     await asyncio.wrap_future(fleet.store.written())
     came = asyncio.Event()
     fleet.changed = lambda: came.set() if "heard" in fleet.sandboxes[THEIRS] else None
-    await fleet.machines.take_up({THEIRS: theirs})
+    await fleet.machines.take_up({THEIRS: theirs}, dict(fleet.runs))
     await asyncio.wait_for(came.wait(), 20)
     (machine,) = fleet.machines._elsewhere.values()
     assert fleet.find_sandbox(THEIRS)["endpoint"] == machine.endpoint(THEIRS)
