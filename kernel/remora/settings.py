@@ -67,6 +67,11 @@ CDI_FOLDERS = Setting(
 FILES_MOST = Setting(
     "REMORA_FILES_MOST", "1GiB", "What may move of a notebook's folder to or from another machine at once; larger files stay."
 )
+SSH = Setting(
+    "REMORA_SSH",
+    "ssh",
+    "What carries the bytes of other machines: ssh (the system's, where nothing has to be asked, else paramiko), or paramiko.",
+)
 UPLINK = Setting("REMORA_UPLINK_FD", "", "Set inside sandboxes: the descriptor through which Remora there reaches the backend.")
 SANDBOX = Setting("REMORA_SANDBOX", "", "Set inside sandboxes: the sandbox's id.")
 
@@ -82,6 +87,7 @@ SETTINGS = [
     IMAGES_MOST,
     FILES_MOST,
     CDI_FOLDERS,
+    SSH,
     UPLINK,
     SANDBOX,
 ]

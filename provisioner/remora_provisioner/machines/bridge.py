@@ -1,7 +1,7 @@
 """What runs on a machine elsewhere for as long as it is reached: `python -m remora_provisioner.machines.bridge STATE BACKEND`.
 
-It sees to it that the machine's agent serves, says which backend it comes from, and passes bytes between its standard input and
-output and the agent. Law: it knows nothing and keeps nothing; it ends when either side does.
+It sees to it that the machine's agent serves, says which backend it comes from, and hands its standard input and output over to
+the agent. Law: it knows nothing and keeps nothing; it ends when the agent lets go, and the agent lets go when it ends.
 """
 
 from __future__ import annotations
@@ -11,27 +11,23 @@ import os
 import socket
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 from remora import streams
 
 from .gate import AGENT_SOCKET
 
-_ROOM = 1 << 18
 _LOG = "agent.log"
 _READY = b"ready\n"
 
 
 def main() -> int:
-    """Pass bytes until one side ends."""
+    """Hand over, and wait."""
     state, backend = Path(sys.argv[1]), sys.argv[2]
     with agent(state) as sock:
-        sock.sendall(f"{backend}\n".encode())
-        threading.Thread(target=_upwards, args=(sock,), daemon=True).start()
+        socket.send_fds(sock, [f"{backend}\n".encode()], [0, 1])
         with contextlib.suppress(OSError):
-            while data := sock.recv(_ROOM):
-                _write(data)
+            sock.recv(1)
     return 0
 
 
@@ -59,20 +55,6 @@ def _start(state: Path) -> None:
         if told.read(len(_READY)) != _READY:
             tail = (state / _LOG).read_text(errors="replace")[-500:]
             raise OSError(f"the agent does not start: {tail}")
-
-
-def _upwards(sock: socket.socket) -> None:
-    with contextlib.suppress(OSError):
-        while data := os.read(0, _ROOM):
-            sock.sendall(data)
-    with contextlib.suppress(OSError):
-        sock.shutdown(socket.SHUT_RDWR)
-
-
-def _write(data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(1, view) :]
 
 
 if __name__ == "__main__":

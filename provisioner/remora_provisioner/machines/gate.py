@@ -20,7 +20,7 @@ from remora.errors import RemoraError
 from remora.settings import BACKEND_IDLE
 
 from ..single import the_one
-from .link import Link
+from .link import Link, Stream
 from .relay import Relay
 from .there import There
 
@@ -70,23 +70,47 @@ class Gate:
         self.mind_idle()
 
     async def _carry(self, sock: socket.socket) -> None:
-        with sock:
+        with sock, contextlib.ExitStack() as stack:
             sock.setblocking(False)
-            backend = await _line(sock)
-            if not _BACKEND.fullmatch(backend):
+            backend, descriptors = await _line(sock)
+            for descriptor in descriptors:
+                stack.callback(os.close, descriptor)
+            if not _BACKEND.fullmatch(backend) or len(descriptors) != 2:
                 return
+            stack.pop_all()
             if backend not in self._links:
                 self._links[backend] = Link(lambda target: self._there.accept(backend, target), first=False)
+            carrying = asyncio.ensure_future(self._links[backend].carry(Stream.of_command(*descriptors)))
             with contextlib.suppress(RemoraError, OSError):  # it broke, and is carried by the next connection
-                await self._links[backend].carry(sock)
+                await _until_hung_up(sock, carrying)
 
 
-async def _line(sock: socket.socket) -> str:
-    """Read one short line, and not a byte more."""
-    line = b""
-    while len(line) < _LINE and (byte := await asyncio.get_running_loop().sock_recv(sock, 1)) not in (b"", b"\n"):
-        line += byte
-    return line.decode("ascii", "replace")
+async def _line(sock: socket.socket) -> tuple[str, list[int]]:
+    """Read one short line, and the descriptors that come with it."""
+    await _readable(sock)
+    line, descriptors, _, _ = socket.recv_fds(sock, _LINE, 2)
+    return line.decode("ascii", "replace").strip(), descriptors
+
+
+async def _readable(sock: socket.socket) -> None:
+    loop = asyncio.get_running_loop()
+    came = asyncio.Event()
+    loop.add_reader(sock, came.set)
+    try:
+        await came.wait()
+    finally:
+        loop.remove_reader(sock)
+
+
+async def _until_hung_up(sock: socket.socket, work: asyncio.Future[None]) -> None:
+    """Wait for the work, which is given up when the other end of the socket, that sends nothing more, is closed."""
+    hung_up = asyncio.ensure_future(_readable(sock))
+    try:
+        await asyncio.wait({work, hung_up}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        hung_up.cancel()
+        work.cancel()
+    await work
 
 
 def main() -> int:

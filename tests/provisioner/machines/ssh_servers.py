@@ -207,9 +207,9 @@ def free_port() -> int:
         return int(sock.getsockname()[1])
 
 
-def children() -> list[int]:
-    """Return the processes that this one has started and that live."""
-    return [pid for pid, parent in _parents().items() if parent == os.getpid()]
+def children(of: int | None = None) -> list[int]:
+    """Return the processes that one, by default this one, has started and that live."""
+    return [pid for pid, parent in _parents().items() if parent == (of or os.getpid())]
 
 
 def _parents() -> dict[int, int]:

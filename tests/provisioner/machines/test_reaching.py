@@ -102,12 +102,20 @@ async def refused(reason: str, target: Target = BOX, ask: Ask = nobody) -> str:
 
 
 @in_loop
-async def test_bytes_go_both_ways_exactly(box: Home) -> None:
-    """What is sent in pieces of any size comes back from `cat` as it was, and the end of one side is the end of the other."""
+@pytest.mark.parametrize("carrier", ["ssh", "paramiko"])
+async def test_bytes_go_both_ways_exactly(box: Home, monkeypatch: pytest.MonkeyPatch, carrier: str) -> None:
+    """What is sent in pieces of any size comes back from `cat` as it was, and the end of one side is the end of the other.
+
+    Where nothing has to be asked, the system's ssh carries, and paramiko if that is wanted.
+    """
+    monkeypatch.setenv("REMORA_SSH", carrier)
+    before = set(children())
     chance = random.Random(4)
     pieces = [chance.randbytes(chance.choice([1, 7, 300, 4096, 70_000, 300_000])) for _ in range(40)]
     loop = asyncio.get_running_loop()
     async with reached("cat") as sock, asyncio.TaskGroup() as group:
+        (process,) = set(children()) - before
+        assert [Path(os.readlink(f"/proc/{pid}/exe")).name for pid in children(process)] == ["ssh"] * (carrier == "ssh")
         coming = group.create_task(rest(sock))
         for piece in pieces:
             await loop.sock_sendall(sock, piece)
@@ -136,8 +144,9 @@ async def test_a_hundred_megabytes_come_back(box: Home) -> None:
 
 
 @in_loop
-async def test_the_machine_may_end_its_output_first(box: Home) -> None:
-    """A command that closes its output still gets input, until it ends by itself."""
+async def test_the_machine_may_end_its_output_first(box: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command that closes its output still gets input, until it ends by itself; the system's ssh tells only of the end."""
+    monkeypatch.setenv("REMORA_SSH", "paramiko")
     loop = asyncio.get_running_loop()
     async with reached("exec >&- 2>&-; read line; exit $line") as sock:
         assert await rest(sock) == b""

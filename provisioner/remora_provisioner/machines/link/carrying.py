@@ -20,10 +20,9 @@ from .ends import End
 from .events import Arrived, Carried, Closed, Event, Finished, Opened, Renewed
 from .figures import Figures
 from .linkframes import behind
+from .stream import Stream
 
-_SEND_BUFFER = 1 << 17
 _TAKES, _PIECES = 4, 1000
-_UNSENT = 25  # TCP_NOTSENT_LOWAT, which the standard library does not name
 _LOG = logging.getLogger(__name__)
 
 
@@ -54,7 +53,7 @@ class Link:
         self._bundle = Bundle(first=first, heartbeat=heartbeat)
         self._passage = self._bundle.passage
         self._ends: dict[int, End] = {}
-        self._sock: socket.socket | None = None
+        self._stream: Stream | None = None
         self._done: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._out: list[Buffer] = []
@@ -100,37 +99,36 @@ class Link:
         self._add(number, sock).target = target
         self._pump()
 
-    async def carry(self, sock: socket.socket) -> None:
-        """Run over this connected socket until it breaks, and close it. A stream that carried the link before is given up.
+    async def carry(self, sock: socket.socket | Stream) -> None:
+        """Run over this connected socket or stream until it breaks, and close it. What carried the link before is given up.
 
         Raises ProtocolError when what comes is not the other side of a link of this version; all connections stay as they are.
         """
+        stream = sock if isinstance(sock, Stream) else Stream.over(sock)
         if self._closed:
-            sock.close()
+            stream.close()
             raise BackendError("the link to this machine is closed")
         self._lose("another stream has taken over")
         done = self._done = self._loop.create_future()
-        self._sock = sock
+        self._stream = stream
         try:
-            sock.setblocking(False)
-            _keep_short(sock)
             self._passage.start(self._loop.time())
-            self._loop.add_reader(sock, self._readable)
+            self._loop.add_reader(stream.reading, self._readable)
             self._pump()
             await done
         finally:
             if self._done is done:
                 self._lose("given up")
-            sock.close()
+            stream.close()
 
     def close(self) -> None:
         """End all connections, those over there when it hears of it; what has not gone yet is lost. Safe twice."""
         if self._closed:
             return
         self._closed = True
-        if self._sock is not None:
+        if self._stream is not None:
             with contextlib.suppress(OSError):
-                self._sock.sendmsg([*self._out, *self._passage.farewell()][:_PIECES])
+                self._stream.write([*self._out, *self._passage.farewell()][:_PIECES])
         self._lose("closed")
         for end in [*self._ends.values()]:
             end.close()
@@ -141,13 +139,13 @@ class Link:
 
     def _lose(self, reason: str, error: Exception | None = None) -> None:
         """Let go of the stream, whose `carry` then returns."""
-        if self._sock is None or self._done is None:
+        if self._stream is None or self._done is None:
             return
-        self._loop.remove_reader(self._sock)
-        self._watch_room(self._sock, wanted=False)
+        self._loop.remove_reader(self._stream.reading)
+        self._watch_room(self._stream, wanted=False)
         if not self._done.done():
             self._done.set_result(None) if error is None else self._done.set_exception(error)
-        self._sock = self._done = None
+        self._stream = self._done = None
         self._out = []
         self._lost = reason
         self._passage.stop()
@@ -155,9 +153,9 @@ class Link:
         self._show()
 
     def _readable(self) -> None:
-        assert self._sock is not None
+        assert self._stream is not None
         try:
-            count = self._sock.recv_into(self._passage.writable())
+            count = self._stream.read_into(self._passage.writable())
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:
@@ -185,37 +183,37 @@ class Link:
         self._arm()
 
     def _write(self) -> None:
-        if self._sock is None:
+        if self._stream is None:
             return
         try:
-            blocked = self._write_some(self._sock)
+            blocked = self._write_some(self._stream)
         except (BlockingIOError, InterruptedError):
             blocked = True
         except OSError as error:
             self._lose(str(error))
             return
-        self._watch_room(self._sock, wanted=blocked)
+        self._watch_room(self._stream, wanted=blocked)
         roomy, self._bundle.roomy = self._bundle.roomy, []
         for number in roomy:
             if number in self._ends:
                 self._ends[number].resume()
 
-    def _write_some(self, sock: socket.socket) -> bool:
+    def _write_some(self, stream: Stream) -> bool:
         """Write until there is nothing left; True when it is time to let others have the loop."""
         for _ in range(_TAKES):
             self._out = self._out or self._passage.take(self._loop.time())
             if not self._out:
                 return False
-            count = sock.sendmsg(self._out[:_PIECES])
+            count = stream.write(self._out[:_PIECES])
             self._sent += count
             self._out = behind(self._out, count)
         return True
 
-    def _watch_room(self, sock: socket.socket, *, wanted: bool) -> None:
+    def _watch_room(self, stream: Stream, *, wanted: bool) -> None:
         if wanted and not self._writing:
-            self._loop.add_writer(sock, self._writable)
+            self._loop.add_writer(stream.writing, self._writable)
         elif self._writing and not wanted:
-            self._loop.remove_writer(sock)
+            self._loop.remove_writer(stream.writing)
         self._writing = wanted
 
     # -- time
@@ -287,12 +285,3 @@ class Link:
         if self._shown is not self.carried:
             self._shown = self.carried
             self._changed(self._shown)
-
-
-def _keep_short(sock: socket.socket) -> None:
-    """Keep the queue in the kernel short: what is in it goes before anything that we send."""
-    if sock.family == socket.AF_UNIX:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
-    else:  # a smaller buffer would hold less than a long link has under way
-        sock.setsockopt(socket.IPPROTO_TCP, _UNSENT, _SEND_BUFFER)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

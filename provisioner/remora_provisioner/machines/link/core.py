@@ -20,7 +20,7 @@ from .passage import Counted, Passage
 from .turns import Outgoing, Turns
 from .windows import FIRST, Window, Windows
 
-BACKLOG = 1 << 18
+BACKLOG = 1 << 19
 """Bytes of one connection that wait to be sent; beyond them it takes no more."""
 CONNECTIONS = 1024
 TARGET = 4096

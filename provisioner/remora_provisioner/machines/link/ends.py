@@ -19,6 +19,7 @@ from .core import Bundle
 from .pace import CHUNK
 
 _READS, _PIECES = 8, 64
+_USUAL = 1 << 15  # bytes that are read at once of who does not send much
 
 
 class End:
@@ -34,6 +35,7 @@ class End:
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[Buffer] = deque()
         self._new = 0
+        self._room = _USUAL
         self._reading = self._writing = False
         self._read_all = self._finished = self._closing = False
         sock.setblocking(False)
@@ -62,14 +64,15 @@ class End:
 
     def _read_some(self) -> None:
         for _ in range(_READS):
-            data = self._sock.recv(CHUNK)
+            data = self._sock.recv(self._room)
             if not data:
                 self._end_reading()
                 return
+            full, self._room = len(data) == self._room, CHUNK if len(data) >= _USUAL else _USUAL
             if not self._bundle.send(self.number, data):
                 self._pause()
                 return
-            if len(data) < CHUNK:
+            if not full:
                 return
 
     def _end_reading(self) -> None:

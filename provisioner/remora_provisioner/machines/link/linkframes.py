@@ -1,8 +1,8 @@
 """The bytes of a link: how both sides greet each other, and the frames that follow.
 
 Law: pure, and nothing here knows what a frame means. A greeting is fixed for ever in its first ten bytes (magic, protocol). A
-frame is a head of eight bytes and a body below 64 KiB. Frames that matter are counted, not numbered: the greeting says where to
-begin.
+frame is a head of twelve bytes and a body of at most `BODY`. Frames that matter are counted, not numbered: the greeting says
+where to begin.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import NamedTuple
 from remora.errors import ProtocolError
 from remora.wire import Buffer
 
-PROTOCOL = 1
+PROTOCOL = 2
 OPEN, DATA, END, CLOSE, CREDIT = 1, 2, 3, 4, 5
 """Counted: kept until acknowledged, sent again on the next stream."""
 ACK, PING, PONG, BYE = 17, 18, 19, 20
@@ -24,15 +24,16 @@ PACKED = 1
 """Flag: the body is compressed."""
 FRESH, AGAIN, WELCOME, UNKNOWN = 1, 2, 3, 4
 NUMBERS = 1 << 32
-HEAD = struct.Struct("<BBHI")
+HEAD = struct.Struct("<BBxxII")
+BODY = 1 << 18
 ACKNOWLEDGED = struct.Struct("<Qdf")
 """How many frames have come, when the last did by the clock of whoever says so, and for how many seconds this was not said."""
 BEAT = struct.Struct("<d")
 AMOUNT = struct.Struct("<I")
 _GREETING = struct.Struct("<8sHH16sQ")
 _MAGIC = b"RMRALINK"
-_ROOM = 1 << 18
-_WIDEST = HEAD.size + (1 << 16)
+_ROOM = 1 << 20
+_WIDEST = HEAD.size + BODY
 _JOINED = 1 << 11
 
 
@@ -121,9 +122,11 @@ class Incoming:
         return Greeting(word, identity, expected)
 
     def frames(self) -> Iterator[tuple[int, int, int, memoryview]]:
-        """Yield kind, flags, connection and body of each frame that is whole."""
+        """Yield kind, flags, connection and body of each frame that is whole; raises ProtocolError for one that is too large."""
         while self._end - self._start >= HEAD.size:
             kind, flags, length, number = HEAD.unpack_from(self._buffer, self._start)
+            if length > BODY:
+                raise ProtocolError(f"the other side announces a frame of {length} bytes, which none may have")
             begin = self._start + HEAD.size
             if self._end - begin < length:
                 return

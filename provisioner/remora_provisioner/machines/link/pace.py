@@ -10,7 +10,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-CHUNK = 1 << 15
+CHUNK = 1 << 18
+"""The most that one connection sends before another has its turn, on the fastest link."""
+_USUAL = 1 << 15
+_SHARE = 0.0025  # seconds for which a link may be taken by a chunk above the usual size
 MOST = 1 << 25
 """Bytes that may be under way on any link, and are kept until they are acknowledged."""
 FIRST = 1 << 16
@@ -82,7 +85,10 @@ class Pace:
     @property
     def chunk(self) -> int:
         """The most that one connection sends before another has its turn."""
-        return min(CHUNK, max(CHUNK // 4, int(self.rate * _QUEUE / 2))) if self.rate else CHUNK
+        if not self.rate:
+            return _USUAL
+        usual = min(_USUAL, max(_USUAL // 4, int(self.rate * _QUEUE / 2)))
+        return max(usual, min(CHUNK, int(self.rate * _SHARE)))
 
     def left(self, size: int, now: float) -> Stamp:
         """Note that a frame leaves."""

@@ -23,7 +23,7 @@ from .pace import Pace, Stamp
 _ACK_BYTES, _ACK_SECONDS = 1 << 13, 0.01
 _MISSED = 3
 _COST = 256  # what a frame counts for at least, so that what one `take` returns is within the pieces of a system call
-_TAKE = 1 << 17
+_TAKE = 1 << 18
 
 
 class Counted(NamedTuple):

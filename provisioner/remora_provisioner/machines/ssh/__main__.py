@@ -12,7 +12,7 @@ import os
 import socket
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +24,10 @@ from .asking import Asker
 from .carrying import Carrier
 from .dialling import Proxy, dial
 from .line import Line
+from .program import start
 from .reaching import Target, shown
 from .route import Hop, Lookup, route
-from .signing_in import Answers, Left, Locked, SignIn, Unusable
+from .signing_in import Answers, Left, Locked, SignIn, Unusable, has_key
 
 _WINDOW = 1 << 24  # bytes on their way to us before the machine waits: 100 MB/s at 150 ms of round trip
 _STARTED = 60.0  # seconds for a command to be started
@@ -40,13 +41,13 @@ class Way:
 
     def __init__(self, asker: Asker) -> None:
         """Ask whoever `asker` leads to."""
-        self._asker, self._ring = asker, _Ring()
+        self._asker, self.ring = asker, _Ring()
         self._proxies: list[Proxy] = []
         self._last: tuple[Hop, Line, paramiko.Transport] | None = None
 
-    def start(self, target: Target, command: str) -> paramiko.Channel:
-        """Connect, and return the command once it has been started. Raises Unavailable and InputError."""
-        for hop in route(_lookup(), target):
+    def start(self, hops: Sequence[Hop], command: str) -> paramiko.Channel:
+        """Connect, and return the command once it has been started. Raises Unavailable."""
+        for hop in hops:
             self._last = self._connect(hop)
         assert self._last is not None
         hop, line, transport = self._last
@@ -77,7 +78,7 @@ class Way:
         transport = _greet(hop, line, self._proxies)
         key = transport.get_remote_server_key()
         trust.check(hop, key.get_name(), key.asbytes(), self._asker)
-        SignIn(hop, _Door(hop, transport), self._ring, self._asker).run()
+        SignIn(hop, _Door(hop, transport), self.ring, self._asker).run()
         return hop, line, transport
 
     def _below(self, hop: Hop) -> Any:
@@ -258,10 +259,7 @@ def main(numbers: list[str]) -> None:
     way = Way(asker)
     try:
         order = asker.order()
-        channel = way.start(Target(**order["target"]), order["command"])
-        carrier = Carrier(carried, channel)
-        asker.tell(started=True)
-        carrier.run(lambda: _tell_end(asker, way, carrier, channel))
+        _carry(asker, way, route(_lookup(), Target(**order["target"])), order["command"], carried)
     except RemoraError as error:
         asker.tell(failed=error.to_dict())
     except Exception as error:  # whatever it is, whoever waits must hear of it
@@ -270,9 +268,25 @@ def main(numbers: list[str]) -> None:
         _leave(way)
 
 
+def _carry(asker: Asker, way: Way, hops: Sequence[Hop], command: str, carried: socket.socket) -> None:
+    program = start(hops, command, carried, lambda hop: has_key(hop, way.ring))
+    if program is not None:
+        asker.tell(started=True)
+        program.run(lambda ended: _tell(asker, way, ended))
+        return
+    channel = way.start(hops, command)
+    carrier = Carrier(carried, channel)
+    asker.tell(started=True)
+    carrier.run(lambda: _tell_end(asker, way, carrier, channel))
+
+
 def _tell_end(asker: Asker, way: Way, carrier: Carrier, channel: paramiko.Channel) -> None:
     status = channel.recv_exit_status()
-    asker.tell(ended={"status": None if status < 0 else status, "lost": status < 0 and way.lost, "said": carrier.said})
+    _tell(asker, way, {"status": None if status < 0 else status, "lost": status < 0 and way.lost, "said": carrier.said})
+
+
+def _tell(asker: Asker, way: Way, ended: dict[str, object]) -> None:
+    asker.tell(ended=ended)
     _leave(way)
 
 

@@ -7,6 +7,7 @@ failed, three times at most, and is kept nowhere but in the key that it opens.
 from __future__ import annotations
 
 import base64
+import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
@@ -182,6 +183,17 @@ class SignIn:
         takes = f" (it takes {', '.join(sorted(left))})"
         text = f"{self._hop.place} does not let {self._hop.user} in {keys}{takes}{remarks}. To see why: ssh {self._hop.name}"
         return Unavailable(text, reason="not-authorised")
+
+
+def has_key(hop: Hop, ring: Ring) -> bool:
+    """Say whether there is a key to show for which nobody has to be asked."""
+    if ring.agent(hop.agent):
+        return True
+    for file in filter(Path.is_file, hop.identities):
+        with contextlib.suppress(Locked, Unusable):
+            ring.load(file)
+            return True
+    return False
 
 
 _OPTIONS = {_QUESTIONS: "kbdinteractiveauthentication", _PASSWORD: "passwordauthentication"}
