@@ -47,7 +47,7 @@ check: $(STAMP) docs
 	@$(PY) -m pytest -q tests/house
 
 bench: $(STAMP)
-	@$(PY) tests/bench/run.py
+	@PYTHONPATH=tests $(PY) tests/bench/run.py
 
 docs: $(STAMP)
 	@$(PY) -m sphinx --quiet --fail-on-warning --keep-going -b html docs docs/_build/html

@@ -28,12 +28,14 @@ _STOP = (
 
 
 class Specs(KernelSpecManager):
-    """The two kernels that are compared, started by this very Python."""
+    """The two kernels that are compared, started by one Python."""
+
+    python = sys.executable
 
     def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
         """Return kernel `remora` as it is in the tree, or plain ipykernel."""
         spec = KernelSpec.from_resource_dir(str(_KERNELSPEC))
-        spec.argv = [sys.executable, *(a for a in spec.argv[1:] if kernel_name == "remora" or "kernel_class" not in a)]
+        spec.argv = [self.python, *(a for a in spec.argv[1:] if kernel_name == "remora" or "kernel_class" not in a)]
         return spec
 
 
@@ -57,11 +59,12 @@ class Place:
             self.run("-c", _STOP)
 
     @contextmanager
-    def kernel(self, name: str) -> Iterator[Notebook]:
-        """Start a kernel, and end it afterwards."""
-        manager = KernelManager(
-            kernel_name=name, kernel_spec_manager=Specs(), transport="ipc", ip=str(self.state / f"door-{secrets.token_hex(3)}")
-        )
+    def kernel(self, name: str, python: str = sys.executable) -> Iterator[Notebook]:
+        """Start a kernel by a Python, and end it afterwards."""
+        specs = Specs()
+        specs.python = python
+        door = str(self.state / f"door-{secrets.token_hex(3)}")
+        manager = KernelManager(kernel_name=name, kernel_spec_manager=specs, transport="ipc", ip=door)
         manager.start_kernel(cwd=str(self.folder), env=self.environment)
         client: BlockingKernelClient = manager.client()
         client.start_channels()

@@ -17,6 +17,7 @@ import cold_starts
 import folders
 import images
 import links
+import machines
 import round_trips
 import start_ups
 from figures import Figure, table
@@ -28,6 +29,7 @@ BENCHES = {
     "start_ups": start_ups.measure,
     "links": links.measure,
     "folders": folders.measure,
+    "machines": machines.measure,
     "images": images.measure,
 }
 
