@@ -58,7 +58,9 @@ def _plugins() -> list[EntryPoint]:
 
 
 def _complain(text: str, code: int) -> int:
-    click.echo(f"remora: {text}", err=True)
+    """Print an error; it may quote another machine, and a terminal is to obey nothing of that."""
+    plain = "".join(letter if letter.isprintable() or letter in "\n\t" else " " for letter in text)
+    click.echo(f"remora: {plain}", err=True)
     return code
 
 

@@ -86,6 +86,16 @@ def test_errors_become_exit_codes(
     assert said in err
 
 
+def test_a_terminal_obeys_no_error(run: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error may quote another machine: of that only text, lines and tabs are printed."""
+
+    def fail() -> None:
+        raise InputError("one\n\ttwo \x1b]52;c;AAAA\x07 \x9b2J")
+
+    monkeypatch.setitem(cli.main.commands, "fail", click.Command("fail", callback=fail))
+    assert run("fail") == (2, "", "remora: one\n\ttwo  ]52;c;AAAA   2J\n")
+
+
 def test_other_packages_add_commands(run: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch) -> None:
     """An entry point's command is listed and run; it is loaded when it is used."""
     plugin = EntryPoint("other", f"{__name__}:missing", cli.PLUGINS)
