@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from . import settings, streams
-from .errors import BackendError, StateError
+from .errors import BackendError, StateError, Unavailable
 from .wire import PROTOCOL
 
 _PATIENCE = 60.0
@@ -40,8 +40,12 @@ def backend_socket() -> Path:
 def ensure_backend() -> None:
     """Return when a backend serves. Blocks for as long as it takes to start one.
 
-    Raises StateError when the state directory cannot be used, BackendError when the backend does not come up.
+    Raises StateError when the state directory cannot be used, BackendError when the backend does not come up, Unavailable in a
+    sandbox from which none can be reached.
     """
+    if settings.UPLINK.text == settings.NO_UPLINK:
+        words = "code on another machine cannot call functions or open sandboxes; have a cell on the notebook's own machine do it"
+        raise Unavailable(words)
     if settings.UPLINK.text or _serves():
         return
     directory = _make(backend_directory())

@@ -73,6 +73,8 @@ SSH = Setting(
     "What carries the bytes of other machines: ssh (the system's, where nothing has to be asked, else paramiko), or paramiko.",
 )
 UPLINK = Setting("REMORA_UPLINK_FD", "", "Set inside sandboxes: the descriptor through which Remora there reaches the backend.")
+NO_UPLINK = "none"
+"""What that says where no way leads to the backend."""
 SANDBOX = Setting("REMORA_SANDBOX", "", "Set inside sandboxes: the sandbox's id.")
 
 SETTINGS = [

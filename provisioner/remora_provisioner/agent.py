@@ -61,7 +61,7 @@ class Agent(Hearing):
     def __init__(self, state: Path, doors: tuple[str, ...], listener: Listener) -> None:
         """Keep sandboxes and run logs below `state`; code in sandboxes may reach the sockets at `doors`."""
         self._sandboxes, self.runs, self._caches = state / "sandboxes", state / "runs", state / "caches"
-        self._doors = (*doors, str(self._sandboxes))
+        self._doors = (*doors, str(self._sandboxes)) if doors else ()  # without a backend nobody opens sandboxes from in there
         super().__init__(listener)
         self.images = Images(state / "images")
         self.devices = Devices()

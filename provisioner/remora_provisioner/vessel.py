@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from remora.errors import PlaceError, RemoraError
+from remora.settings import NO_UPLINK
 
 from . import jails, limits
 from .endings import Evidence
@@ -55,7 +56,8 @@ class Vessel:
     def _plan(self, descriptors: tuple[int, int], keeper: limits.LimitKeeper) -> SandboxPlan:
         order = self._order
         guest, uplink = map(str, descriptors)
-        inherited = {"REMORA_GUEST_FD": guest, "REMORA_UPLINK_FD": uplink, "REMORA_SANDBOX": order.sandbox}
+        inherited = {"REMORA_GUEST_FD": guest, "REMORA_SANDBOX": order.sandbox}
+        inherited["REMORA_UPLINK_FD"] = uplink if order.doors else NO_UPLINK
         if secrets := self._mask.variables:
             inherited["REMORA_SECRETS"] = ",".join(secrets)
         if order.doors:  # not to be seen from inside, but the doors are known by the paths that they have there

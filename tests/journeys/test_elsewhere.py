@@ -69,6 +69,19 @@ def test_a_cell_runs_there(host: Host, notebook: Notebook, cell: Callable[..., R
     assert "ZeroDivisionError" in failed.error
 
 
+def test_libraries_of_the_interpreter_go_along(cell: Callable[..., Ran]):
+    """Those that the host has none of: modules of the standard library that need them are imported as here."""
+    ran = cell("import ctypes, sqlite3\nsqlite3.connect(':memory:').execute('select 6 * 7').fetchone()")
+    assert ran.result == "(42,)", ran.error
+
+
+def test_code_there_calls_and_opens_nothing(cell: Callable[..., Ran]):
+    """What it asks of Remora cannot be answered there, and it is told so in one line."""
+    ran = cell("import remora\nremora.function(lambda: 1).remote()")
+    assert "code on another machine cannot call functions" in ran.error
+    assert cell("1").result == "1"
+
+
 def test_files_go_and_come(notebook: Notebook, cell: Callable[..., Ran], host: Host):
     """What the folder holds is read there, what a cell writes is here afterwards; what has not changed does not move."""
     folder = notebook.folder

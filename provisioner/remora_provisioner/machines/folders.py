@@ -67,7 +67,8 @@ class Folders:
 
     def gathered(self, files: Mapping[str, Path]) -> Tree:
         """Return files from wherever they are as a tree, under these names."""
-        found = [self._file(name, str(place), os.stat(place)) for name, place in files.items()]
+        real = {name: os.path.realpath(place) for name, place in files.items()}
+        found = [self._file(name, place, os.stat(place)) for name, place in real.items()]
         tree = Tree.of([file for file in found if file is not None])
         self._trees[tree.digest] = tree
         return tree

@@ -113,6 +113,15 @@ def test_what_is_no_file_is_passed_over(folder: Path, tmp_path: Path):
         Folders(tmp_path / "cache").tree(folder / "nothing")
 
 
+def test_files_from_anywhere_are_gathered(folder: Path, tmp_path: Path):
+    """A library is mostly named by a link to it: what goes is the file, under the name that was asked for."""
+    (folder / "library.so.8").symlink_to("package/module.py")
+    shelf = Folders(tmp_path / "cache")
+    tree = shelf.gathered({"library.so.8": folder / "library.so.8", "program": folder / "program"})
+    assert [(entry.path, type(entry)) for entry in tree.entries] == [("library.so.8", File), ("program", File)]
+    assert b"".join(shelf.read(next(e for e in tree.entries if isinstance(e, File)).digest, False)) == b"VALUE = 41 + 1\n"
+
+
 def test_a_file_that_changes_meanwhile_is_not_taken_for_what_it_was(folder: Path, tmp_path: Path):
     """Whoever receives it notices; a folder that is looked at again is sent as it is then."""
     looking, store = Folders(tmp_path / "cache"), Store(tmp_path / "store")
