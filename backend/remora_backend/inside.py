@@ -30,13 +30,14 @@ class Insider:
     async def admit(self, spec: SandboxSpec, opening: Opening) -> SandboxSpec:
         """Return the spec with an image that is safe to build; Refused for one that shows more than the sandbox itself sees.
 
-        Secrets are the user's to give, not the code's: a spec that names some is refused.
+        Secrets are the user's to give, not the code's: a spec that names some is refused. So is a machine elsewhere that the
+        sandbox was not opened with.
         """
         if spec.secrets:
             raise Refused("code in this sandbox has no secrets to give; hand values on as arguments or by env=")
-        parent = self._fleet.sandboxes[self.sandbox]["spec"]["image"]
-        spec = replace(spec, image=within.admit(spec.image, parent))
-        await self._fleet.machines.require_within(self.sandbox, spec, opening)
+        own = self._fleet.sandboxes[self.sandbox]["spec"]
+        spec = replace(spec, image=within.admit(spec.image, own["image"]), machines=())
+        await self._fleet.machines.require_within(self.sandbox, spec, own.get("machines") or (), opening)
         return spec
 
     def owns(self, sandbox: Fields) -> bool:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,7 +47,7 @@ class Machines:
         """Keep what is needed in the backend's directory; code in sandboxes may reach the backend's socket."""
         self._directory, self._doubting = directory, Doubting(fleet)
         self._by_ssh = BySsh(directory / "bundles")
-        self.here = Agent(directory, (str(socket),), fleet)
+        self.here = Agent(directory, (str(socket), str(directory / _LINKS)), fleet)
         self._elsewhere: dict[str, Elsewhere] = {}
         self._on: dict[str, str] = {}
         self._folders = Folders(directory / "images" / "folders.cache")
@@ -149,12 +149,19 @@ class Machines:
         """Return how a client on this machine reaches the sandbox's supervisor."""
         return self._of(sandbox).endpoint(sandbox)
 
-    async def require_within(self, sandbox: SandboxId, spec: SandboxSpec, opening: Opening) -> None:
-        """Raise Refused if a sandbox by this spec would see more than the one in which it is asked for."""
-        if spec.on != self._on.get(sandbox, HERE):
-            raise Refused("code in a sandbox opens others on its own machine only; leave on= out")
-        if spec.on == HERE:
-            await self.here.require_within(sandbox, spec, opening)
+    async def require_within(self, sandbox: SandboxId, spec: SandboxSpec, granted: Collection[str], opening: Opening) -> None:
+        """Raise Refused if a sandbox by this spec would see more than the one in which it is asked for.
+
+        It may be on a machine elsewhere that is `granted`. That has nothing to see but what goes there.
+        """
+        if sandbox in self._on:
+            raise Refused(f"code in a sandbox on {self._on[sandbox]} opens no others; run what needs them on this machine")
+        if spec.on != HERE and spec.on not in granted:
+            raise Refused(
+                f"code in this sandbox opens others on its own machine only, not on {spec.on}; `remora run` lets a notebook use "
+                "those that its `%%remote on=…` lines name as they are, or by a parameter"
+            )
+        await self.here.require_within(sandbox, spec, opening)
 
     async def follow(self, peer: Peer, request: FollowRun, sandbox: str | None) -> bool:
         """Send the log of a run that was elsewhere; say False for one that was here."""

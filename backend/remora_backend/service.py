@@ -42,7 +42,7 @@ from remora.wire import (
     SubmitCall,
 )
 from remora_provisioner.images import within
-from remora_provisioner.opening import Opening
+from remora_provisioner.opening import Opening, nobody
 from remora_provisioner.runs import run_folder
 
 from .calls import CallDesk
@@ -155,8 +155,10 @@ class Service:
             return await self._fleet.open_session(key, spec, request.sandbox, opening)
 
     async def _ask(self, peer: Peer, request: Ask) -> Fields:
-        if peer in self._insiders:
-            raise Refused(f"{request.about} are for whoever uses this machine, not for code in a sandbox")
+        if insider := self._insiders.get(peer):
+            if request.about != "files":
+                raise Refused(f"{request.about} are for whoever uses this machine, not for code in a sandbox")
+            insider.require_sandbox(self._fleet.find_sandbox(SandboxId(str(request.args.get("sandbox")))))
         with self._opening(peer, request) as opening:
             return await opening.during(self._fleet.machines.ask(request.about, request.op, request.args, opening))
 
@@ -172,7 +174,8 @@ class Service:
             return (await peer.request(Question(request.ask, text, secret))).result.get("value")
 
         say("sandbox")
-        self._openings[peer, request.ask] = Opening(lambda text: say("image", text), secrets, ask)
+        asks = nobody if peer in self._insiders else ask  # code is asked for no passphrase, and trusts no host in a person's name
+        self._openings[peer, request.ask] = Opening(lambda text: say("image", text), secrets, asks)
         try:
             yield self._openings[peer, request.ask]
         finally:

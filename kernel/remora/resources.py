@@ -147,6 +147,8 @@ class SandboxSpec:
     """Names of secrets or paths of .env files, never what they hold."""
     idle: float | None = None
     """Seconds without a run after which the sandbox ends; None: never."""
+    machines: tuple[str, ...] = ()
+    """Machines elsewhere on which code in it may open sandboxes, too."""
 
     def __post_init__(self) -> None:
         """Check the closed sets."""
@@ -175,4 +177,5 @@ class SandboxSpec:
         kept["resources"] = Resources.from_dict(data.get("resources") or {})
         kept["environment"] = tuple((str(k), str(v)) for k, v in data.get("environment") or ())
         kept["secrets"] = tuple(map(str, data.get("secrets") or ()))
+        kept["machines"] = tuple(map(str, data.get("machines") or ()))
         return cls(**kept)

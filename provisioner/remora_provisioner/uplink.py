@@ -20,7 +20,7 @@ from pathlib import Path
 from remora import frames, streams
 from remora.wire import Inside, SandboxId
 
-from .order import SOCKET, Order
+from .order import OWNER, SOCKET, Order
 
 _ROOM = 1 << 16
 
@@ -29,7 +29,7 @@ class Uplink:
     """Answers one sandbox's requests for connections."""
 
     def __init__(self, sock: socket.socket, doors: tuple[str, ...], sandbox: str) -> None:
-        """Serve `sock` for this sandbox; a door is a socket's path, or the folder of all sandboxes."""
+        """Serve `sock` for this sandbox; a door is a socket's path, or a folder of sandboxes, here or elsewhere."""
         self._socket, self._doors, self._sandbox = sock, doors, SandboxId(sandbox)
         self._joins: set[asyncio.Task[None]] = set()
         sock.setblocking(False)
@@ -93,7 +93,9 @@ class Uplink:
 
     def _is_ours(self, directory: Path) -> bool:
         """Say whether that sandbox was opened from in here: its kernel is named below this sandbox."""
-        return str(Order.load(directory).facts.get("kernel", "")).startswith(f"{self._sandbox}/")
+        elsewhere = directory / OWNER
+        kernel = elsewhere.read_text() if elsewhere.exists() else Order.load(directory).facts.get("kernel", "")
+        return str(kernel).startswith(f"{self._sandbox}/")
 
 
 async def _join(one: socket.socket, other: socket.socket, unjoined: contextlib.ExitStack) -> None:

@@ -46,11 +46,12 @@ def inside(notebook: Notebook, code: str) -> dict[str, object]:
         "image=spec.image | {{'base': spec.image['base'] | {{'roots': [{secret!r}]}}}}",
         "image=spec.image | {{'guest': {secret!r} + '/a/b/c.py'}}",
         "secrets=('mine',)",
+        "on='box', machines=('box',)",
     ],
 )
 @pytest.mark.parametrize("request_", ["OpenSession('k', 'main', {spec})", "SubmitCall('r1', 'f', {spec}, {{}})"])
 def test_nothing_is_opened_that_sees_more(place: Place, notebook: Notebook, change: str, request_: str) -> None:
-    """Another folder or home, a folder in the image's name or a secret of the user's is refused, and nothing is started."""
+    """Another folder or home, a folder in the image's name, a secret or machine of the user's is refused; nothing is started."""
     secret = place.root / "secret"
     (secret / "a").mkdir(parents=True, exist_ok=True)
     spec = f"dataclasses.replace(spec, {change.format(secret=str(secret)) if '{' in change else change}).to_dict()"

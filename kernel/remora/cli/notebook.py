@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from ..errors import InputError, OptionError
-from ..headless import document, kernels, parameters, running, starting
+from ..headless import document, kernels, naming, parameters, running, starting
 from ..headless.console import Clock, Console
 from ..headless.job import Job
 from ..headless.paper import PAUSE, Paper
@@ -53,7 +53,7 @@ def run_notebook(source: str, chosen: CellOptions, given: Given) -> int:
         voice.warn(line)
     if given["prepare_only"]:
         return _write(notebook, out)
-    wish = _wish(notebook, source, chosen, given)
+    wish = replace(_wish(notebook, source, chosen, given), machines=naming.machines(notebook, found))
     pause = PAUSE if given["autosave_cell_every"] is None else given["autosave_cell_every"] or None
     job = running.draft(notebook, out, pause, given["steps"])
     voice.info(f"Input Notebook:  {source}")

@@ -49,11 +49,14 @@ class Wish:
     """Seconds that one cell may take."""
     start_limit: float = 60.0
     """Seconds until its sandbox must be there, counted anew while its image is being built."""
+    machines: tuple[str, ...] = ()
+    """Those elsewhere that its remote cells may use."""
 
     def spec(self) -> SandboxSpec:
         """Return how the sandbox is made: for this run alone, so it ends when nothing runs any more."""
         image = specs.recipe(self.options, self.place.image)
         made = specs.spec(self.options, image.to_spec(), self.folder, dict(self.place.environment))
+        made = replace(made, machines=self.machines)
         return made if made.idle is not None else replace(made, idle=0.0)
 
 

@@ -12,12 +12,18 @@ from ..errors import OptionError
 from ..options import LATER, OPTIONS, SPELLED, CellOptions, Option, add, assemble, build, find, help_text
 from .words import Evaluate, Expression, Word, expand, joined, words
 
-__all__ = ["LATER", "OPTIONS", "CellOptions", "Option", "build", "find", "help_text", "parse", "read_words"]
+__all__ = ["LATER", "OPTIONS", "CellOptions", "Option", "build", "find", "help_text", "parse", "read_words", "value"]
 
 
 def parse(line: str, evaluate: Evaluate) -> CellOptions:
     """Return what a line of options says; `evaluate` gives the value of each `{expr}`. OptionError for whatever is wrong."""
     return read_words(words(line), evaluate)
+
+
+def value(line: str, name: str, evaluate: Evaluate) -> object:
+    """Return the value of one option of a line, None if it is not there; OptionError for a line that is none."""
+    found = [pieces for option, pieces in _pairs(words(line)) if option.name == name and pieces is not None]
+    return expand(found[0], evaluate, name) if found else None
 
 
 def read_words(line: Iterable[Word], evaluate: Evaluate) -> CellOptions:

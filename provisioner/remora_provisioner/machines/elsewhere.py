@@ -27,6 +27,7 @@ from ..hearing import UNFINISHED, Hearing, Listener
 from ..images import transfer
 from ..images.fitting import Fitting
 from ..opening import Opening
+from ..order import OWNER
 from .folders import Folders
 from .homes import Homes
 from .luggage import Luggage, packed
@@ -105,6 +106,8 @@ class Elsewhere(Hearing):
             self._soon(self._end_stray(sandbox))  # it may be carried out all the same
             raise
         self._homes.note(sandbox, spec)
+        self._relay(sandbox)
+        (self._place / sandbox / OWNER).write_text(str(facts.get("kernel", "")))
         await self._hear(sandbox)
         return [*notices]
 
@@ -310,6 +313,7 @@ class Elsewhere(Hearing):
         self._homes.drop(sandbox)
         self.ports.close(sandbox)
         if relay := self._relays.pop(sandbox, None):
+            (self._place / sandbox / OWNER).unlink(missing_ok=True)
             relay.close()
 
     async def follow(self, peer: Peer, request: FollowRun) -> None:
