@@ -178,6 +178,22 @@ def test_an_unknown_host_key_is_a_question(place: Place, notebook: Notebook):
         assert other.known_hosts.read_text()
 
 
+def test_a_full_disk_here(place: Place, notebook: Notebook):
+    """What goes there is packed here first: without room for that one line says so, and what to do."""
+    folder = place.root / "small"
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m,mode=0700", "none", folder], check=True)
+    other = place.start("small", REMORA_STATE_DIR=str(folder))
+    try:
+        assert other.run("%load_ext remora").ok
+        said = other.remote("pass", ON).error
+        assert all(word in said for word in (str(folder), "No space left", "REMORA_STATE_DIR")), said
+    finally:
+        place.end(other)
+        place.stop_all(folder)
+        subprocess.run(["umount", "--lazy", folder], check=True)
+
+
 def test_machines_on_the_command_line(place: Place, host: Host):
     """Added, listed, checked, removed."""
 

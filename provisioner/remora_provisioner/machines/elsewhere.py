@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import socket
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from remora import streams
-from remora.errors import BackendError, Refused, RemoraError, Unavailable
+from remora.errors import BackendError, Refused, RemoraError, StateError, Unavailable
 from remora.resources import SandboxSpec
 from remora.states import EndReason, RunState
 from remora.streams import Peer
@@ -43,6 +44,7 @@ _AGAIN = 0.5
 """Seconds until the agent there is asked again."""
 _REACH = 20.0
 """Seconds that a machine may take to be reached by who wants to end something there."""
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _PATIENCE = 2.0
 """Seconds to wait for what is being heard of a machine."""
 
@@ -152,7 +154,19 @@ class Elsewhere(Hearing):
             await asyncio.wait({self._burials[sandbox]}, timeout=_REACH)
 
     async def _fit(self, spec: SandboxSpec, opening: Opening) -> Fitting:
-        """Build the image here, send what the machine lacks of it, and return the fitting for over there."""
+        """Build the image here, send what the machine lacks of it, and return the fitting for over there.
+
+        Raises StateError if this machine's disk has no room for what is kept of that.
+        """
+        try:
+            return await self._fitted(spec, opening)
+        except OSError as error:
+            if error.errno not in _NO_ROOM:
+                raise
+            place = self._place.parent
+            raise StateError(f"{place} cannot be used ({error.strerror}); free space or set REMORA_STATE_DIR") from error
+
+    async def _fitted(self, spec: SandboxSpec, opening: Opening) -> Fitting:
         await opening.during(self._line.reached(opening))
         await self._taken_up()
         fitting = await self._here.fit(spec, opening)
