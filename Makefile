@@ -14,6 +14,8 @@ TESTS ?=
 # Two files may run at once, but for these: they have deadlines that a busy machine misses, or look at all of the machine.
 SERIAL := tests/provisioner/test_jails.py \
 	$(addprefix tests/journeys/test_,$(addsuffix .py,conformance cell_behaviour interrupt deaths function_deaths side_by_side))
+# Journeys that are made once more, to another machine; only root can make one. All of them: TESTS="--elsewhere tests/journeys"
+THERE := $(addprefix tests/journeys/test_,$(addsuffix .py,another_machine cell_behaviour demo))
 # What starts inside a sandbox may meet a Python older than ours.
 EVERYWHERE := $(addprefix kernel/remora/,errors.py frames.py wire.py guest sync)
 
@@ -34,8 +36,9 @@ test: $(STAMP)
 ifneq ($(TESTS),)
 	@$(PY) -m pytest $(TESTS)
 else
-	@$(PY) -m pytest -n 2 --dist loadfile --durations=12 tests $(SERIAL:%=--ignore=%)
+	@$(PY) -m pytest -n 2 --dist loadfile --durations=12 tests $(addprefix --ignore=,$(SERIAL) $(firstword $(THERE)))
 	@$(PY) -m pytest --durations=12 $(SERIAL)
+	@$(PY) -m pytest --durations=12 --elsewhere $(THERE)
 endif
 
 check: $(STAMP) docs

@@ -26,6 +26,11 @@ _SESSION = pytest.StashKey[Path]()
 _KEEP = pytest.StashKey[bool]()
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let journeys be made to another machine, unchanged: `make test TESTS="--elsewhere tests/journeys"`."""
+    parser.addoption("--elsewhere", action="store_true", help="run every remote cell of tests/journeys on another machine")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Give the session a home of its own: a test never meets the backend, settings or temporary files of the person."""
     _remove_kept()

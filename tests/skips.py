@@ -18,6 +18,7 @@ ALLOWED = (
     "needs Debian",  # apt-get is that of Debian and its kin, and an ordinary user cannot install mmdebstrap
     "needs a registry",  # an ordinary user cannot install one
     "needs sshd",  # an ordinary user cannot install one
+    "differs elsewhere",  # with --elsewhere only; tests/journeys/differences.py lists what and why
     "needs user namespaces",  # Ubuntu 24.04 and containers forbid them to ordinary users
 )
 

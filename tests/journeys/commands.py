@@ -1,6 +1,6 @@
 """The command `remora` in a place of its own, and notebooks for it to run.
 
-Law: commands are processes, as a user starts them. Cells that are to be met in the middle wait at a gate: a FIFO in their folder.
+Law: commands are processes, as a user starts them. Cells that are to be met in the middle wait at a gate in their folder.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import fcntl
 import os
 import select
+import socket
 import struct
 import subprocess
 import sys
@@ -20,11 +21,13 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
-from journeys.driving import DEADLINE, Place
+from house import sources
+from journeys import elsewhere
+from journeys.driving import DEADLINE, Place, plain
 
 REMORA = [sys.executable, "-m", "remora"]
-GATE = "open('gate').read()"
-"""Code that waits until the test opens the gate."""
+GATE = "exec(open('gate').read())"
+"""Code that waits until the test opens the gate: a FIFO here, and elsewhere, where none goes, a file that says whom to call."""
 Cell = str | tuple[str, list[str]]
 
 
@@ -37,6 +40,7 @@ class Commands:
         self.folder = Path(tempfile.mkdtemp(prefix="commands-", dir=place.root))
         self.python = sys.executable
         self.site = sysconfig.get_paths()["purelib"]
+        self._bell: socket.socket | None = None
         self.environment = place.environment | {"COLUMNS": "200", "NO_COLOR": "1"}
 
     def start(self, *words: str, **options: Any) -> subprocess.Popen[str]:
@@ -44,10 +48,12 @@ class Commands:
         given: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
         return subprocess.Popen([*REMORA, *words], cwd=self.folder, env=self.environment, text=True, **given)
 
-    def run(self, *words: str, code: int = 0, text: str | None = None) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, *words: str, code: int = 0, text: str | None = None, timeout: float = DEADLINE
+    ) -> subprocess.CompletedProcess[str]:
         """Run a command to its end, with `text` as its standard input, and check its exit code."""
         process = self.start(*words, stdin=subprocess.DEVNULL if text is None else subprocess.PIPE)
-        out, err = process.communicate(text, timeout=DEADLINE)
+        out, err = process.communicate(text, timeout=timeout)
         assert process.returncode == code, f"{words}: {process.returncode}\n{out}\n{err}"
         return subprocess.CompletedProcess(words, process.returncode, out, err)
 
@@ -57,26 +63,51 @@ class Commands:
         made = [nbformat.v4.new_code_cell(code, metadata={"tags": tags} if tags else {}) for code, tags in pairs]
         kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
         path = self.folder / name
-        nbformat.write(nbformat.v4.new_notebook(cells=made, metadata={"kernelspec": kernel}), path)
+        nbformat.write(nbformat.v4.new_notebook(cells=made, metadata={"kernelspec": kernel, **elsewhere.metadata()}), path)
         return path
+
+    def example(self, name: str) -> None:
+        """Put a worked example into the folder; it says where its remote cells run, if that is not here."""
+        notebook: Any = nbformat.read(sources.ROOT / "notebooks" / name, as_version=4)
+        notebook.metadata |= elsewhere.metadata()
+        nbformat.write(notebook, self.folder / name)
 
     def read(self, name: str) -> Any:
         """Return a notebook."""
         return nbformat.read(self.folder / name, as_version=4)
 
-    def gate(self) -> Path:
+    def gate(self) -> None:
         """Make the gate."""
-        os.mkfifo(self.folder / "gate", 0o666)
-        return self.folder / "gate"
+        self._bell = elsewhere.bell()
+        if self._bell is None:
+            os.mkfifo(self.folder / "gate", 0o666)
+        else:
+            code = f"import socket; socket.create_connection({self._bell.getsockname()!r}).recv(1)"
+            (self.folder / "gate").write_text(code)
 
     def open_gate(self) -> None:
         """Let the cell that waits go on."""
-        (self.folder / "gate").write_text("")
+        if self._bell is None:
+            (self.folder / "gate").write_text("")
+        else:
+            self._bell.accept()[0].close()
+            self.close()
+
+    def close(self) -> None:
+        """Take a gate away that has not been opened. Safe twice."""
+        if self._bell is not None:
+            self._bell.close()
 
 
 def text(cell: Any) -> str:
     """Return what a cell printed on stdout."""
     return "".join(o["text"] for o in cell["outputs"] if o["output_type"] == "stream" and o["name"] == "stdout")
+
+
+def shown(cell: Any) -> str:
+    """Return what a cell has shown as text, status lines left out."""
+    outputs = [o for o in cell.outputs if "remora" not in o.get("metadata", {})]
+    return plain("".join(o.text if o.output_type == "stream" else o.data.get("text/plain", "") for o in outputs))
 
 
 def until(condition: Callable[[], object], what: str) -> None:

@@ -5,6 +5,7 @@ Law: what a file shares is started before its first test, so that each test's le
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import shutil
@@ -14,12 +15,31 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from journeys import differences, elsewhere
 from journeys.driving import Notebook, Place
 from remora_provisioner.images.build.resolver import certificates, uv_binary
 
+from provisioner import needs
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out, with --elsewhere, what is different there."""
+    for item in items if config.getoption("elsewhere") else ():
+        if item.path.parent == Path(__file__).parent:
+            item.add_marker(needs.hosts)
+            if reason := differences.why(item.path.name, item.name):
+                item.add_marker(pytest.mark.skip(reason=f"differs elsewhere: {reason}"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _elsewhere(pytestconfig: pytest.Config) -> Iterator[None]:
+    """With --elsewhere, have all remote cells run on another machine."""
+    with elsewhere.everything() if pytestconfig.getoption("elsewhere") else contextlib.nullcontext():
+        yield
+
 
 @pytest.fixture(scope="module")
-def place() -> Iterator[Place]:
+def place(_elsewhere: None) -> Iterator[Place]:
     """Give a file's tests a place, closed after the last of them."""
     place = Place()
     try:

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import leaks
 import remora
@@ -27,6 +27,7 @@ from jupyter_client.blocking.client import BlockingKernelClient
 from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_client.manager import KernelManager
 from jupyter_core.utils import ensure_event_loop
+from remora.wire import PROTOCOL
 
 Message = dict[str, Any]
 DEADLINE = 60.0  # seconds, for anything at all
@@ -219,8 +220,20 @@ def is_idle(message: Message) -> bool:
     return message["msg_type"] == "status" and message["content"]["execution_state"] == "idle"
 
 
+def _copy_packed(source: Path, target: Path) -> None:
+    """Copy what a backend keeps so that it need not look at whole environments again."""
+    if (source / "bundles").exists():
+        shutil.copytree(source / "bundles", target / "bundles", dirs_exist_ok=True)
+    if (source / "images/folders.cache").exists():
+        (target / "images").mkdir(parents=True, exist_ok=True)
+        shutil.copy(source / "images/folders.cache", target / "images")
+
+
 class Place:
     """A state directory, kernelspecs and a notebook's folder of their own, and the kernels started with them."""
+
+    packed: ClassVar[Path | None] = None
+    """Where it is kept what backends know of files that go to other machines: the next one need not look at them all again."""
 
     def __init__(self, **environment: str) -> None:
         """Make the folders; kernels get these environment variables too."""
@@ -237,8 +250,14 @@ class Place:
         ensure_event_loop()  # jupyter_client makes one at its first request, and keeps it
         self._before = leaks.take(self.root.parent)
         self._log = (self.root / "kernel.log").open("ab")
+        if self.packed:
+            _copy_packed(self.packed, self._backend)
         self.add_kernel("remora", sys.executable, json.loads((KERNELSPEC / "kernel.json").read_text()))
         self.add_kernel("plain", sys.executable)
+
+    @property
+    def _backend(self) -> Path:
+        return self.state / f"backend-{PROTOCOL}"
 
     def add_kernel(self, name: str, python: str, spec: Message | None = None) -> None:
         """Add a kernelspec that starts this Python; without `spec` ipykernel as it is."""
@@ -298,6 +317,8 @@ class Place:
         if self.state.exists():
             self.stop_all(self.state)
         self._log.close()
+        if self.packed:
+            _copy_packed(self._backend, self.packed)
         left = leaks.settle(self._before, self.root.parent)
         shutil.rmtree(self.root)
         assert not left, f"left behind: {left}"

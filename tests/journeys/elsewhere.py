@@ -3,16 +3,65 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import shutil
+import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
-from journeys.driving import Message, Notebook, Place
+import pytest
+from journeys.driving import DEADLINE, Message, Notebook, Place
 from provisioner.hosts import Host
+from remora.jupyter.kept import NAMED
 
 ON = "on=box"
+_there: dict[str, Any] = {}
+"""The host of all remote cells, if they are not to run here."""
+
+
+@contextlib.contextmanager
+def everything() -> Iterator[None]:
+    """Have the remote cells of all kernels started meanwhile run on a host: the metadata of their notebook says so."""
+    home = Path(tempfile.mkdtemp(prefix="home-"))
+    with Host(name="box") as host, pytest.MonkeyPatch.context() as patch:
+        (home / ".ssh").mkdir(mode=0o700)
+        shutil.copy(host.config, home / ".ssh/config")
+        patch.setitem(_there, "host", host)
+        patch.setattr(Place, "packed", home / "packed")
+        (home / "default.ipynb").write_text(json.dumps({"cells": [], "metadata": metadata()}))
+        patch.setenv("HOME", str(home))
+        patch.setenv(NAMED, str(home / "default.ipynb"))
+        yield
+    shutil.rmtree(home)
+
+
+@contextlib.contextmanager
+def host() -> Iterator[Host]:
+    """Give the host of all remote cells, or one for the meantime."""
+    with contextlib.nullcontext(_there["host"]) if _there else Host(name="box") as host:
+        yield host
+
+
+def machine() -> str:
+    """Return what the machine of remote cells is called."""
+    return "box" if _there else "here"
+
+
+def metadata() -> Message:
+    """Return what the metadata of a notebook has to say for its remote cells to run there, if they are to."""
+    return {"remora": {"default": ON}} if _there else {}
+
+
+def bell() -> socket.socket | None:
+    """Return a socket that code can connect to if it is on that host; None where it is here. Whoever asks closes it."""
+    if not _there:
+        return None
+    server = socket.create_server((_there["host"].link.near, 0))
+    server.settimeout(DEADLINE)
+    return server
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from journeys.driving import Message, Notebook, Place, plain
+from journeys.elsewhere import machine
 
 
 def _parent(message: Message) -> str:
@@ -407,7 +408,7 @@ def test_quick_failure_is_one_output(notebook: Notebook):
     """A cell that fails at once leaves its traceback with the status line below it, and nothing else."""
     ran = notebook.remote("1 / 0")
     assert ran.order == ["error"] and ran.status_lines == []
-    assert ran.error.splitlines()[-1].startswith("Remora · main · here · failed (ZeroDivisionError)")
+    assert ran.error.splitlines()[-1].startswith(f"Remora · main · {machine()} · failed (ZeroDivisionError)")
     slow = notebook.remote("import time\ntime.sleep(1.1)\n1 / 0")
     assert "failed (ZeroDivisionError)" in slow.status_lines[-1] and "Remora ·" not in slow.error
 
@@ -490,7 +491,7 @@ def test_status_line_says_how_it_goes_and_ended(notebook: Notebook):
     first, *_, last = [m for m in ran.messages if m["msg_type"].endswith("display_data")]
     assert first["msg_type"] == "display_data" and last["msg_type"] == "update_display_data"
     assert first["content"]["transient"] == last["content"]["transient"]
-    assert "running" in ran.status_lines[0] and ran.status_lines[-1].startswith("Remora · main · here · 1.")
+    assert "running" in ran.status_lines[0] and ran.status_lines[-1].startswith(f"Remora · main · {machine()} · 1.")
     assert "text/html" in last["content"]["data"]
     assert notebook.remote("1").status_lines == []
 

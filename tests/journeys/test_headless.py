@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -28,9 +29,10 @@ def warm() -> Iterator[Place]:
 
 
 @pytest.fixture
-def commands(warm: Place) -> Commands:
+def commands(warm: Place) -> Iterator[Commands]:
     """Give a test the command, in a folder of its own."""
-    return Commands(warm)
+    with closing(Commands(warm)) as commands:
+        yield commands
 
 
 def living(commands: Commands) -> list[str]:
