@@ -140,7 +140,7 @@ class Fleet:
     def run_changed(self, sandbox: SandboxId | None, run: RunId, state: str, facts: Fields) -> None:
         """Take a run's new state."""
         known = self.runs.setdefault(run, {"id": run, "sandbox": sandbox})
-        known |= facts | {"state": state, "sandbox": sandbox}
+        known |= facts | {"state": state, "sandbox": sandbox, "on": self.machines.name_of(sandbox)}
         self.store.save_run(run, sandbox, state, {k: v for k, v in known.items() if k not in ("id", "state", "sandbox")})
         if RunState(state) in ENDED:
             self.runs.pop(run)

@@ -163,9 +163,13 @@ class Machines:
             )
         await self.here.require_within(sandbox, spec, opening)
 
-    async def follow(self, peer: Peer, request: FollowRun, sandbox: str | None) -> bool:
-        """Send the log of a run that was elsewhere; say False for one that was here."""
-        machine = self._of(sandbox or "")
+    def name_of(self, sandbox: str | None) -> str:
+        """Return the name of the machine that a sandbox is on."""
+        return self._on.get(sandbox or "", HERE)
+
+    async def follow(self, peer: Peer, request: FollowRun, run: Fields) -> bool:
+        """Send the log of a run, known by its facts, that was elsewhere; say False for one that was here."""
+        machine = self._named(str(run.get("on") or HERE))
         if not isinstance(machine, Elsewhere):
             return False
         await machine.follow(peer, request)

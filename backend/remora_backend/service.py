@@ -229,7 +229,7 @@ class Service:
             if request.run in self._admitting:  # the call and the wish to follow it come in one breath
                 await self._admitting[request.run]
             self._insiders[peer].require_run(self._fleet.find_run(request.run))
-        if not await self._fleet.machines.follow(peer, request, self._fleet.find_run(request.run).get("sandbox")):
+        if not await self._fleet.machines.follow(peer, request, self._fleet.find_run(request.run)):
             await self._desk.follow(peer, request)
 
     async def _cancel_run(self, peer: Peer, request: CancelRun) -> None:

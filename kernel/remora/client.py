@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from . import launch, streams
-from .errors import BackendError, RemoraError
+from .errors import BackendError, RemoraError, RunEnded, Unavailable
 from .states import ENDED, RunState
 from .streams import Peer
 from .wire import (
@@ -37,6 +37,8 @@ from .wire import (
 )
 
 T = TypeVar("T")
+_AGAIN = 0.2
+"""Seconds until it is asked again for the end of a run that nobody has heard of yet."""
 Sink = Callable[["Record | RemoraError"], None]
 """Gets a run's records, on the client's loop, and an error if the run is lost sight of; must not block."""
 
@@ -210,14 +212,21 @@ class Client:
                 via = None
 
     async def _follow_once(self, follow: Follow, via: Peer | None) -> None:
+        facts: Fields = {}
         try:
             if via is None:
                 facts = (await self.request(FindRun(follow.run))).result
                 via = await self._reach(facts, follow)
             await via.request(FollowRun(follow.run, follow.after))
+            if facts and not follow.ended and via is self._peer:
+                await _mind_the_end(facts)
         except BackendError:
             if via is None or not via.gone.done():
                 raise
+        except Unavailable:  # a machine out of reach, on which the run goes on
+            if RunState(facts.get("state", RunState.ENDED)) in ENDED:
+                raise
+            await asyncio.sleep(_AGAIN)
         finally:
             self._leave(via)
 
@@ -234,6 +243,14 @@ class Client:
                     Path(facts["endpoint"]["socket"]), "follower", lambda _, message: follow.take(message)
                 )
         return await self.backend()
+
+
+async def _mind_the_end(facts: Fields) -> None:
+    """Raise RunEnded for a run that is over and whose log lacks an end; wait a moment for one that is just ending."""
+    if RunState(facts["state"]) in ENDED:
+        text = facts.get("message") or f"what run {facts['id']} printed is not all there any more; it is {facts['state']}"
+        raise RunEnded(text, reason=str(facts.get("reason") or "crashed"))
+    await asyncio.sleep(_AGAIN)
 
 
 class Follow:

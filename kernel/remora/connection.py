@@ -23,6 +23,7 @@ from .wire import (
     CancelRun,
     Fields,
     FindSandbox,
+    FollowRun,
     InputReply,
     InterruptRun,
     Message,
@@ -33,6 +34,8 @@ from .wire import (
 
 _AGAIN = 0.2
 """Seconds until it is tried again to come back to a sandbox that is not to be reached."""
+_PATIENCE = 10.0
+"""Seconds for which that is tried before it is said."""
 
 
 class Connection:
@@ -50,11 +53,27 @@ class Connection:
         self._back: asyncio.Task[None] | None = None
         self._closed = False
 
-    async def connect(self) -> None:
-        """Connect to the sandbox's supervisor. Raises RunEnded if it is gone, BackendError if it is not to be reached."""
+    async def connect(self, patience: float = _PATIENCE) -> None:
+        """Connect to the sandbox's supervisor. Raises RunEnded if it is gone, BackendError if it is not to be reached.
+
+        One elsewhere may not be to be reached for a moment, while the agent there is started anew: `patience`, in seconds.
+        """
+        until = asyncio.get_running_loop().time() + patience
+        while True:
+            try:
+                await self._connect()
+                return
+            except BackendError:
+                if not self.elsewhere or asyncio.get_running_loop().time() > until:
+                    raise
+                await asyncio.sleep(_AGAIN)
+
+    async def _connect(self) -> None:
         try:
             path, role = Path(self.facts["endpoint"]["socket"]), f"client {os.getpid()}"
             self._peer = await streams.connect(path, role, self._receive, self._lost)
+            if self._peer.gone.done():
+                raise BackendError("the connection was closed")
         except (OSError, BackendError) as error:
             facts = (await self.client.request(FindSandbox(self.facts["id"]))).result
             if self.elsewhere and facts["state"] != SandboxState.ENDED.value:
@@ -104,13 +123,43 @@ class Connection:
     async def _see_through(self, request: StartRun, follow: Follow) -> None:
         """Send the run off; if the connection breaks before the run's end, find it again wherever its log is."""
         try:
-            peer = await self._reached()
-            await peer.request(request)
-            await asyncio.wait({peer.gone, follow.over}, return_when=asyncio.FIRST_COMPLETED)
+            sent = False
+            while self.elsewhere and not (self.ended or self._closed or follow.ended):
+                sent = await self._see_once(await self._reached(), request, follow, sent)
+            if not self.elsewhere:
+                await self._send_off(await self._reached(), request, follow)
             if not follow.ended:
-                await self.client.see_through(follow)
+                await self._follow_log(follow)
         except RemoraError as error:
             follow.fail(error)
+
+    async def _follow_log(self, follow: Follow) -> None:
+        try:
+            await self.client.see_through(follow)
+        except Refused:
+            if self.ended:  # before the run had reached it
+                await self._connect()
+            raise
+
+    async def _send_off(self, peer: Peer, request: StartRun, follow: Follow) -> None:
+        await peer.request(request)
+        await asyncio.wait({peer.gone, follow.over}, return_when=asyncio.FIRST_COMPLETED)
+
+    async def _see_once(self, peer: Peer, request: StartRun, follow: Follow, sent: bool) -> bool:
+        """Start a run elsewhere, or go on with it if it may have been `sent`, until its end or until the connection breaks."""
+        try:
+            if sent:
+                await peer.request(FollowRun(request.run, follow.after))
+            else:
+                await self._send_off(peer, request, follow)
+        except BackendError:
+            if not peer.gone.done():
+                raise
+        except Refused as error:
+            if not sent or error.reason != "no-such-run":
+                raise
+            return False  # it was lost on the way
+        return True
 
     def _receive(self, _: Peer, message: Message) -> None:
         if isinstance(message, Record) and message.run in self._follows:
@@ -130,6 +179,16 @@ class Connection:
         """Ask the guest."""
         return await (await self._reached()).request(AskGuest(op, args, buffers=buffers))
 
+    async def pull(self, names: list[str]) -> Answer:
+        """Bring variables from the guest; asked again when the connection to one elsewhere breaks over it."""
+        while True:
+            peer = await self._reached()
+            try:
+                return await peer.request(AskGuest("pull", {"names": names}))
+            except BackendError:
+                if not self.elsewhere or not peer.gone.done() or self.ended or self._closed:
+                    raise
+
     async def exchange(self, waiter: Waiter) -> Fields:
         """Bring the notebook's folder here and on the sandbox's machine to agreement; return what has moved.
 
@@ -144,7 +203,7 @@ class Connection:
 
         Return stream and buffers, and what could not travel.
         """
-        answer = self.client.run(self.ask("pull", {"names": names}))
+        answer = self.client.run(self.pull(names))
         return answer.buffers, answer.result
 
     def interrupt(self, run: RunId) -> None:

@@ -110,9 +110,9 @@ def shown(cell: Any) -> str:
     return plain("".join(o.text if o.output_type == "stream" else o.data.get("text/plain", "") for o in outputs))
 
 
-def until(condition: Callable[[], object], what: str) -> None:
+def until(condition: Callable[[], object], what: str, seconds: float = DEADLINE) -> None:
     """Wait for something that tells nobody when it happens, such as a file that is replaced."""
-    deadline = time.monotonic() + DEADLINE
+    deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"{what} did not happen"
         select.select([], [], [], 0.02)

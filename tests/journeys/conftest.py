@@ -88,11 +88,11 @@ def small_environment(pytestconfig: pytest.Config) -> str:
     """
     folder = pytestconfig.cache.mkdir("small-environment")
     python, stamp = folder / "env" / "bin" / "python", folder / "made-for"
-    wanted = (ROOT / "pyproject.toml").read_text()
+    wanted = (ROOT / "pyproject.toml").read_text() + "tqdm"
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not stamp.exists() or stamp.read_text() != wanted:
-            _make_environment(folder / "env", "-e", f"{ROOT}[ssh]")
+            _make_environment(folder / "env", "-e", f"{ROOT}[ssh]", "tqdm")
             stamp.write_text(wanted)
     return str(python)
 

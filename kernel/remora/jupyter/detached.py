@@ -14,7 +14,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from ..client import Client
+from ..client import Client, Waiter
 from ..connection import Connection
 from ..errors import Refused, RemoraError
 from ..states import ENDED, RunState
@@ -37,6 +37,8 @@ class DetachedRun:
         self.id = run
         self.state = RunState.QUEUED
         self.settled: Callable[[DetachedRun], None] = lambda _: None
+        self.say: Callable[[str], None] = lambda _: None
+        """Shows a line of ours."""
         self._session, self._cargo, self._namespace, self._untouched = session, cargo, namespace, untouched
         self._result: Record | None = None
         self._delivery: Delivery | None = None
@@ -66,6 +68,7 @@ class DetachedRun:
         """Wait for the end, at most so many seconds, and bind what it made; raises TimeoutError, or what the code raised."""
         if not self._over.wait(timeout):
             raise TimeoutError(f"run {self.id} is still {self.state.value}")
+        self.fetch_files()
         self.bind()
         error = failure(self._result, self._namespace) if self._result is not None else None
         if error is not None:
@@ -75,6 +78,19 @@ class DetachedRun:
         """End the run."""
         if self._session.connection is not None:
             self._session.connection.cancel(self.id)
+
+    def fetch_files(self) -> None:
+        """Have the files that the run has made on a machine elsewhere come home; a failure is said."""
+        connection = self._session.connection
+        if connection is None or not connection.elsewhere or not connection.alive:
+            return
+        try:
+            moved = connection.client.run(connection.exchange(Waiter()))
+        except RemoraError as error:
+            self.say(f"files were not exchanged: {error}")
+            return
+        if moved.get("line"):
+            self.say(moved["line"])
 
     def __getitem__(self, name: str) -> Any:
         """Return a variable that the run made; waits for its end."""
@@ -153,6 +169,7 @@ def attach(client: Client, facts: Fields, run: DetachedRun, relay: Relay) -> Run
                 raise item
             relay.show(item)
             run.take(item)
+    run.fetch_files()
     with suppress(Refused):
         touched = run.bind()
         for line in run.notes:

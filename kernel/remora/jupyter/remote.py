@@ -100,7 +100,7 @@ class Remote:
         names = analyse(cell)
         untouched = {n: self.shell.user_ns.get(n, ABSENT) for n in names.reads | names.writes}
         run = DetachedRun(cell_run.run, session, cargo, self.shell.user_ns, untouched)
-        run.settled = self._settled.append
+        run.settled, run.say = self._settled.append, cell_run.say
         cell_run.exchange()
         background = Background(run, cell_run.relay, cell_run.progress, cell_run.connection)
         fields = self._cell_fields() | {"allow_stdin": False}
@@ -119,7 +119,9 @@ class Remote:
     def attach(self, facts: Fields, session: Session) -> None:
         """Replay a run here and follow it; what it made is bound to names that are free here."""
         run = DetachedRun(RunId(facts["id"]), session, Cargo(None, {}), self.shell.user_ns, {})
-        attach(self.client(), facts, run, Relay(self.front, session, self.front.parent()))
+        relay = Relay(self.front, session, self.front.parent())
+        run.say = relay.say
+        attach(self.client(), facts, run, relay)
 
     def client(self) -> clients.Client:
         """Return this process's client."""

@@ -13,7 +13,7 @@ from typing import Any
 from .. import giving, specs
 from ..client import Client, Waiter
 from ..connection import Connection
-from ..errors import RunEnded
+from ..errors import RemoraError, RunEnded
 from ..images import Image
 from ..resources import SandboxSpec
 from ..sync.handles import lives_in
@@ -199,9 +199,11 @@ class Sessions:
         text = "it has ended"
         if session.connection is not None:
             try:
-                client.run(session.connection.connect())
+                client.run(session.connection.connect(patience=0))
             except RunEnded as ended:
                 text = str(ended).split(";", 1)[0].split(":", 1)[0]
+            except RemoraError:
+                text = "nothing is known of the old one"  # a backend whose disk was full, say
         return f"session {session.name} gets a new sandbox ({text}); what only the old one held is lost"
 
     def stop(self, session: Session) -> None:

@@ -119,8 +119,14 @@ class Elsewhere(Hearing):
 
     async def exchange(self, sandbox: SandboxId) -> Fields:
         """Bring the notebook's folder here and there to agreement; see `Homes.exchange`. Raises Unavailable."""
-        await self._reach(f"files of {self.name} wait until it is back")
-        return await self._homes.exchange(sandbox)
+        for last in (False, False, True):
+            await self._reach(f"files of {self.name} wait until it is back")
+            try:
+                return await self._homes.exchange(sandbox)
+            except Unavailable:  # the agent there was started anew over it
+                if last or not self.has(sandbox):
+                    raise
+        raise AssertionError("unreachable")
 
     async def open_port(self, sandbox: SandboxId, port: int, here: int | None, path: str | None) -> Fields:
         """Open a port of a sandbox here; see `Ports.open`. The answer says also whether something `listens` there yet."""
@@ -319,9 +325,11 @@ class Elsewhere(Hearing):
     def _ended(self, sandbox: SandboxId, known: Fields) -> None:
         if sandbox in self._over:
             known = {"runs": known["runs"], "state": known["state"], "facts": {}}
-        self._tell(sandbox, known)
+        for run, about in known["runs"].items():  # first, so that a backend which is killed now comes back to them
+            self._note_run(sandbox, RunId(run), about["state"], about["facts"])
         for run in self._open_runs.pop(sandbox, set()):  # those that nobody there knows of any more
             self._listener.run_changed(sandbox, run, RunState.ENDED.value, {"reason": EndReason.CRASHED.value})
+        self._heard_sandbox(sandbox, known["state"], known["facts"])
         self._over.discard(sandbox)
         self._ours.discard(sandbox)
         self._homes.drop(sandbox)
@@ -331,15 +339,22 @@ class Elsewhere(Hearing):
             relay.close()
 
     async def follow(self, peer: Peer, request: FollowRun) -> None:
-        """Send the log of a run whose sandbox has ended."""
+        """Send the log of a run whose sandbox has ended. Raises Unavailable if the machine cannot be reached now."""
+        await self._reach(f"what run {request.run} printed is there; ask again when {self.name} is back")
+        after = request.after
 
         def take(_: Peer, message: Any) -> None:
-            if isinstance(message, Record) and message.run == request.run:
+            nonlocal after
+            if isinstance(message, Record) and message.run == request.run and message.seq > after:
+                after = message.seq
                 peer.send(message)
 
-        visit = await streams.adopt(self._line.dial("log"), take)
-        with contextlib.closing(visit):
-            await visit.request(FollowRun(RunId(request.run), request.after, False))
+        async def visit() -> None:
+            visit = await streams.adopt(self._line.dial("log"), take)
+            with contextlib.closing(visit):
+                await visit.request(FollowRun(RunId(request.run), after, False))
+
+        await self._until_heard(visit)
 
 
 def _for_sandbox(opening: Opening) -> Fields:

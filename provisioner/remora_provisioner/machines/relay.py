@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from remora import streams
+from remora.errors import RemoraError
 
 
 class Relay:
@@ -30,7 +31,7 @@ class Relay:
         asyncio.get_running_loop().add_reader(self._listening, self._accept)
 
     def _accept(self) -> None:
-        with contextlib.suppress(BlockingIOError):
+        with contextlib.suppress(BlockingIOError, RemoraError):  # a link that takes no more has closed the socket
             sock, _ = self._listening.accept()
             if streams.other_end(sock) in (os.getuid(), 0):
                 self._join(sock)
