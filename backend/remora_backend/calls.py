@@ -30,11 +30,11 @@ from remora_provisioner import recovery
 from remora_provisioner.opening import Opening
 from remora_provisioner.runlog import Follower
 from remora_provisioner.runs import LOG_NAME, run_folder
+from remora_provisioner.timers import Timers
 
 from . import scheduler as plan
 from .machines import HERE
 from .placement import require
-from .timers import Timers
 
 if TYPE_CHECKING:
     from .fleet import Fleet

@@ -21,7 +21,7 @@ from .calls import CallDesk
 from .machines import Machines, new_sandbox
 from .placement import require
 from .store import Store
-from .timers import Timers, may_idle
+from .timers import Unused
 
 
 class SessionKey(NamedTuple):
@@ -48,7 +48,7 @@ class Fleet:
         self.calls: CallDesk
         self._sessions: dict[SessionKey, SandboxId] = {}
         self._opening: dict[SessionKey, asyncio.Lock] = {}
-        self._timers = Timers()
+        self._unused = Unused(lambda sandbox: self.machines.stop(sandbox, EndReason.IDLE), self.soon)
         self._tasks: set[asyncio.Task[None]] = set()
         self.changed: Callable[[], None] = lambda: None
         """Called whenever something starts or ends; the service uses it to know when it may leave."""
@@ -100,8 +100,9 @@ class Fleet:
         self.sandboxes[sandbox] = {"id": sandbox, "state": SandboxState.STARTING.value, "started": time.time()} | owner
         try:
             return await self.machines.open(sandbox, spec, owner, opening)
-        except RemoraError as error:
-            self.sandbox_changed(sandbox, SandboxState.ENDED.value, {"reason": error.reason, "message": str(error)})
+        except (RemoraError, asyncio.CancelledError) as error:  # the latter: nobody waits for it any more
+            ended = {"reason": getattr(error, "reason", EndReason.CANCELLED.value), "message": str(error)}
+            self.sandbox_changed(sandbox, SandboxState.ENDED.value, ended)
             raise
 
     def leave_kernel(self, kernel: str) -> None:
@@ -109,7 +110,7 @@ class Fleet:
         for key, sandbox in [*self._sessions.items()]:
             if (key.kernel == kernel or key.kernel.startswith(f"{kernel}/")) and sandbox in self.sandboxes:
                 self.sandboxes[sandbox]["leaving"] = True
-                self._mind_idle(sandbox, self.sandboxes[sandbox])
+                self._unused.mind(sandbox, self.sandboxes[sandbox])
 
     def sandbox_changed(self, sandbox: SandboxId, state: str, facts: Fields) -> None:
         """Take a sandbox's new state."""
@@ -121,21 +122,12 @@ class Fleet:
         if "kernel" in known and "identity" in known and state != SandboxState.ENDED.value:
             self._sessions.setdefault(SessionKey(known["kernel"], known["session"], tuple(known["identity"])), sandbox)
         known["used"] = known.get("used") or state == SandboxState.BUSY.value
-        self._mind_idle(sandbox, known)
+        self._unused.mind(sandbox, known)
         self.calls.sandbox_changed(sandbox, before, state)
         if state == SandboxState.ENDED.value:
             self.leave_kernel(sandbox)  # the kernels that ran in there are named below it
             self._sessions = {key: value for key, value in self._sessions.items() if value != sandbox}
         self.changed()
-
-    def _mind_idle(self, sandbox: SandboxId, known: Fields) -> None:
-        """Have the sandbox ended when it has been unused for as long as it may be."""
-        self._timers.drop(f"idle {sandbox}")
-        if known["state"] != SandboxState.READY.value:
-            return
-        span = may_idle(known)
-        if span is not None:
-            self._timers.set(f"idle {sandbox}", span, lambda: self.soon(self.machines.stop(sandbox, EndReason.IDLE)))
 
     def run_changed(self, sandbox: SandboxId | None, run: RunId, state: str, facts: Fields) -> None:
         """Take a run's new state."""
@@ -190,11 +182,11 @@ class Fleet:
         living = [facts for s, facts in self.sandboxes.items() if not self._ended(s)]
         return {"sandboxes": living, "runs": [self.runs.get(RunId(r["id"]), _facts(r)) for r in self.store.runs(limit)]}
 
-    async def stop(self, prefixes: list[str], everything: bool) -> list[str]:
-        """End sandboxes, and return their ids when nothing of them is left."""
+    async def stop(self, prefixes: list[str], everything: bool) -> Fields:
+        """End sandboxes; return their ids when nothing of them is left (`stopped`), and why others live on (`left`)."""
         names = [s for s in self.sandboxes if not self._ended(s)] if everything else [self._living(p) for p in prefixes]
-        await asyncio.gather(*(self.machines.stop(name, EndReason.STOPPED) for name in names))
-        return list(names)
+        left = await self.machines.stop_all(names)
+        return {"stopped": [name for name in names if name not in left], "left": left}
 
     def soon(self, work: Any) -> None:
         """Let work go on beside what is being done; the fleet keeps hold of it."""

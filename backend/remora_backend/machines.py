@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from remora.errors import Refused
+from remora.errors import Refused, RemoraError
 from remora.resources import SandboxSpec
 from remora.states import EndReason
 from remora.streams import Peer
@@ -23,6 +23,7 @@ from remora_provisioner.machines.elsewhere import Elsewhere
 from remora_provisioner.machines.folders import Folders
 from remora_provisioner.machines.lines import Line
 from remora_provisioner.machines.reached import BySsh
+from remora_provisioner.machines.terms import Terms
 from remora_provisioner.opening import Opening
 
 from .doubting import Doubting, plain
@@ -45,11 +46,10 @@ class Machines:
 
     def __init__(self, directory: Path, socket: Path, fleet: Fleet) -> None:
         """Keep what is needed in the backend's directory; code in sandboxes may reach the backend's socket."""
-        self._directory, self._doubting = directory, Doubting(fleet)
+        self._directory, self._fleet = directory, fleet
         self._by_ssh = BySsh(directory / "bundles")
         self.here = Agent(directory, (str(socket), str(directory / _LINKS)), fleet)
         self._elsewhere: dict[str, Elsewhere] = {}
-        self._on: dict[str, str] = {}
         self._folders = Folders(directory / "images" / "folders.cache")
 
     async def ask(self, about: str, op: str, args: Fields, opening: Opening) -> Fields:
@@ -84,7 +84,7 @@ class Machines:
             found = await machine.open_port(sandbox, port, *wanted)
         else:
             found = ports.of_this_machine(port, *wanted)
-        return found | {"sandbox": sandbox, "on": self._on.get(sandbox, HERE)}
+        return found | {"sandbox": sandbox, "on": self._place_of(sandbox)}
 
     async def _ask_machines(self, op: str, args: Fields, opening: Opening) -> Fields:
         """List machines, add, check or remove one. Raises OptionError for names that are none."""
@@ -93,7 +93,8 @@ class Machines:
             return {"machines": rows}
         if op == "add":
             self._let_go(str(args.get("name") or ""))
-            return {"name": self._by_ssh.add(args.get("name"), str(args["destination"]), args.get("identity"))}
+            rented = bool(args.get("rented"))
+            return {"name": self._by_ssh.add(args.get("name"), str(args["destination"]), args.get("identity"), rented)}
         name = str(args["name"])
         if op == "check":
             return plain(await self._by_ssh.check(name, opening))
@@ -102,8 +103,10 @@ class Machines:
         if name in self._elsewhere:
             await self._elsewhere[name].leave()
         self._let_go(name)
-        self._by_ssh.remove(name)
-        return {}
+        freed = await self._by_ssh.clean(name, opening) if args.get("clean") else {}
+        if not (freed and self._by_ssh.is_configured(name)):
+            self._by_ssh.remove(name)
+        return freed
 
     def _let_go(self, name: str) -> None:
         """Forget how a machine is reached. Raises Refused while sandboxes of ours live there."""
@@ -124,10 +127,7 @@ class Machines:
 
     async def open(self, sandbox: SandboxId, spec: SandboxSpec, facts: Fields, opening: Opening) -> list[str]:
         """Start a sandbox on the machine that its spec names; return the lines that its user should read."""
-        machine = self._named(spec.on)
-        if spec.on != HERE:
-            self._on[sandbox] = spec.on
-        return plain(await machine.open(sandbox, spec, facts, opening))
+        return plain(await self._named(spec.on).open(sandbox, spec, facts, opening))
 
     async def extend(self, sandbox: SandboxId, spec: SandboxSpec, opening: Opening) -> list[str]:
         """Fit a living sandbox out with the image of this spec; return the lines that its user should read."""
@@ -136,6 +136,15 @@ class Machines:
     async def stop(self, sandbox: SandboxId, reason: EndReason) -> None:
         """End a sandbox, and return when nothing of it is left."""
         await self._of(sandbox).stop(sandbox, reason)
+
+    async def stop_all(self, sandboxes: Sequence[SandboxId]) -> dict[SandboxId, str]:
+        """End sandboxes, each by itself, and return why some could not be ended."""
+        ended = await asyncio.gather(*(self.stop(one, EndReason.STOPPED) for one in sandboxes), return_exceptions=True)
+        left = {sandbox: error for sandbox, error in zip(sandboxes, ended, strict=True) if error is not None}
+        for error in left.values():
+            if not isinstance(error, RemoraError):
+                raise error
+        return {sandbox: str(error) for sandbox, error in left.items()}
 
     def has(self, sandbox: str) -> bool:
         """Say whether the sandbox lives, as far as is known."""
@@ -154,8 +163,8 @@ class Machines:
 
         It may be on a machine elsewhere that is `granted`. That has nothing to see but what goes there.
         """
-        if sandbox in self._on:
-            raise Refused(f"code in a sandbox on {self._on[sandbox]} opens no others; run what needs them on this machine")
+        if (place := self._place_of(sandbox)) != HERE:
+            raise Refused(f"code in a sandbox on {place} opens no others; run what needs them on this machine")
         if spec.on != HERE and spec.on not in granted:
             raise Refused(
                 f"code in this sandbox opens others on its own machine only, not on {spec.on}; `remora run` lets a notebook use "
@@ -164,11 +173,12 @@ class Machines:
         await self.here.require_within(sandbox, spec, opening)
 
     def name_of(self, sandbox: str | None) -> str:
-        """Return the name of the machine that a sandbox is on."""
-        return self._on.get(sandbox or "", HERE)
+        """Return the name of the machine that a sandbox is on, or was."""
+        known = self._fleet.sandboxes.get(SandboxId(sandbox or ""), {})
+        return str(known.get("on") or self._place_of(sandbox or ""))
 
     async def follow(self, peer: Peer, request: FollowRun, run: Fields) -> bool:
-        """Send the log of a run, known by its facts, that was elsewhere; say False for one that was here."""
+        """Send the log of a run, known by its facts, that was elsewhere; say False for one that was here. Raises Unavailable."""
         machine = self._named(str(run.get("on") or HERE))
         if not isinstance(machine, Elsewhere):
             return False
@@ -186,10 +196,10 @@ class Machines:
         places: dict[str, dict[SandboxId, SandboxSpec]] = {}
         for sandbox, facts in living.items():
             places.setdefault(str(facts.get("on", HERE)), {})[sandbox] = SandboxSpec.from_dict(facts["spec"])
-            self._on[sandbox] = str(facts.get("on", HERE))
         for run, facts in runs.items():
-            if facts.get("sandbox") in living:
-                self._of(facts["sandbox"]).expect(facts["sandbox"], run)
+            where = living.get(facts.get("sandbox") or SandboxId(""))
+            if where is not None:
+                self._named(str(where.get("on", HERE))).expect(facts["sandbox"], run)
         mine = places.pop(HERE, {})
         await self.here.take_up()
         for name, sandboxes in places.items():
@@ -208,7 +218,10 @@ class Machines:
             machine.close()
 
     def _of(self, sandbox: str) -> Agent | Elsewhere:
-        return self._named(self._on.get(sandbox, HERE))
+        return self._named(self._place_of(sandbox))
+
+    def _place_of(self, sandbox: str) -> str:
+        return next((name for name, machine in self._elsewhere.items() if machine.owns(sandbox)), HERE)
 
     def _named(self, name: str) -> Agent | Elsewhere:
         return self.here if name == HERE else self._far(name)
@@ -216,7 +229,9 @@ class Machines:
     def _far(self, name: str) -> Elsewhere:
         if name not in self._elsewhere:
             line = Line(name, self._by_ssh(name, self._id()))
-            self._elsewhere[name] = Elsewhere(name, line, self.here, self._folders, self._directory / _LINKS, self._doubting)
+            machine = Elsewhere(name, line, self.here, self._folders, self._directory / _LINKS, Doubting(self._fleet))
+            machine.terms = lambda: Terms.of_settings(self._by_ssh.rented(name)).to_dict()
+            self._elsewhere[name] = machine
         return self._elsewhere[name]
 
     def _id(self) -> str:

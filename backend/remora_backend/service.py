@@ -247,4 +247,4 @@ class Service:
         if request.everything:
             await self._fleet.machines.leave()
             asyncio.get_running_loop().call_soon(self.over.set)
-        return {"stopped": stopped}
+        return stopped

@@ -1,37 +1,42 @@
-"""Named timers of one loop: setting one again takes the place of the one before. And how long a sandbox may be unused."""
+"""How long a sandbox may be unused, and its end when that time is over."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
+from remora.errors import Unavailable
 from remora.settings import KERNEL_GRACE
-from remora.wire import Fields
+from remora.states import SandboxState
+from remora.wire import Fields, SandboxId
+from remora_provisioner.timers import Timers
 
 _FIRST_USE = 60.0
 """Seconds that a new sandbox waits for its first run, however short its idle time is."""
+_AGAIN = 60.0
+"""Seconds until it is tried again to end what is on a machine that could not be reached."""
 
 
-class Timers:
-    """What is to happen later, by name."""
+class Unused:
+    """Has sandboxes ended that have been unused for as long as they may be."""
 
-    def __init__(self) -> None:
-        """Start with none."""
-        self._timers: dict[str, asyncio.TimerHandle] = {}
+    def __init__(self, end: Callable[[SandboxId], Coroutine[Any, Any, None]], soon: Callable[[Any], None]) -> None:
+        """End one with `end`, beside what is being done: `soon`."""
+        self._end, self._soon = end, soon
+        self._timers = Timers()
 
-    def __contains__(self, name: str) -> bool:
-        """Say whether a timer of this name was set and not dropped; it may have gone off."""
-        return name in self._timers
+    def mind(self, sandbox: SandboxId, known: Fields, at_least: float = 0.0) -> None:
+        """Take note of what is known of a sandbox now: its time begins anew, or it is in use."""
+        self._timers.drop(sandbox)
+        span = may_idle(known)
+        if known["state"] == SandboxState.READY.value and span is not None:
+            self._timers.set(sandbox, max(span, at_least), lambda: self._soon(self._try(sandbox, known)))
 
-    def set(self, name: str, seconds: float, act: Callable[[], object]) -> None:
-        """Have `act` called in so many seconds."""
-        self.drop(name)
-        self._timers[name] = asyncio.get_running_loop().call_later(seconds, act)
-
-    def drop(self, name: str) -> None:
-        """Have it not called; nothing happens if there is no such timer."""
-        if name in self._timers:
-            self._timers.pop(name).cancel()
+    async def _try(self, sandbox: SandboxId, known: Fields) -> None:
+        try:
+            await self._end(sandbox)
+        except Unavailable:
+            self.mind(sandbox, known, at_least=_AGAIN)
 
 
 def may_idle(sandbox: Fields) -> float | None:

@@ -37,6 +37,9 @@ _AGAIN = 0.2
 _PATIENCE = 10.0
 """Seconds for which that is tried before it is said."""
 
+_REMEMBERED = 1000
+"""Runs whose late output is still taken; their supervisor remembers no more, either."""
+
 
 class Connection:
     """Made by `connect`."""
@@ -116,6 +119,8 @@ class Connection:
 
     def _start(self, request: StartRun, sink: Sink) -> None:
         follow = self._follows[request.run] = Follow(request.run, sink)
+        while len(self._follows) > _REMEMBERED and (oldest := next(iter(self._follows.values()))).ended:
+            del self._follows[oldest.run]
         task = asyncio.get_running_loop().create_task(self._see_through(request, follow))
         self._watched.add(task)
         task.add_done_callback(self._watched.discard)

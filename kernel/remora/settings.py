@@ -58,6 +58,9 @@ KERNEL_GRACE = Setting(
 )
 POOL_IDLE = Setting("REMORA_POOL_IDLE", "60", "Seconds after which an unused sandbox of functions is ended.")
 RUN_RETENTION = Setting("REMORA_RUN_RETENTION", "604800", "Seconds for which the log of an ended run is kept.")
+RENTED_LEASE = Setting(
+    "REMORA_RENTED_LEASE", "86400", "Seconds for which a rented machine goes on without having heard of any backend of yours."
+)
 IMAGES_MOST = Setting("REMORA_IMAGES_MOST", "50GiB", "What images may take on the disk; beyond it, those used longest ago go.")
 CDI_FOLDERS = Setting(
     "REMORA_CDI_DIRS",
@@ -86,6 +89,7 @@ SETTINGS = [
     KERNEL_GRACE,
     POOL_IDLE,
     RUN_RETENTION,
+    RENTED_LEASE,
     IMAGES_MOST,
     FILES_MOST,
     CDI_FOLDERS,

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import getpass
 import sys
 import threading
 from collections.abc import Awaitable, Callable
 
 from .client import Waiter
+from .replies import Reply
 
 
 class AtTerminal(Waiter):
@@ -26,20 +25,13 @@ class AtTerminal(Waiter):
 
     def asked(self, text: str, secret: bool) -> Awaitable[str | None]:
         """Ask at the terminal; where there is none, nobody answers."""
-        loop = asyncio.get_running_loop()
-        answered: asyncio.Future[str | None] = loop.create_future()
-
-        def settle(value: str | None) -> None:
-            if not answered.done():
-                answered.set_result(value)
+        reply = Reply()
 
         def run() -> None:
-            value = _ask(text, secret)
-            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
-                loop.call_soon_threadsafe(settle, value)
+            reply.give(_ask(text, secret))
 
         threading.Thread(target=run, name="remora-terminal", daemon=True).start()  # which may be left in the middle of it
-        return answered
+        return reply
 
 
 def _ask(text: str, secret: bool) -> str | None:

@@ -73,7 +73,17 @@ class Agent(Hearing):
     @property
     def busy(self) -> bool:
         """True while there is a sandbox, or one is being opened or buried."""
-        return bool(self._peers or self._openings or self._burials)
+        return bool(self._peers) or self.changing
+
+    @property
+    def living(self) -> list[SandboxId]:
+        """Return the sandboxes whose supervisors are connected."""
+        return [*self._peers]
+
+    @property
+    def changing(self) -> bool:
+        """True while a sandbox is being opened or buried."""
+        return bool(self._openings or self._burials)
 
     def endpoint(self, sandbox: SandboxId) -> Fields:
         """Return how a client on this machine reaches the sandbox's supervisor."""
@@ -126,6 +136,12 @@ class Agent(Hearing):
             order.save()
             self._listener.sandbox_changed(sandbox, SandboxState.STARTING.value, {"jail": order.jail})
             await self._take(sandbox, self._start(sandbox, directory, opening.environment))
+        except asyncio.CancelledError:  # nobody waits for it any more; a supervisor that lives is buried when it has ended
+            if child := self._children.get(sandbox):
+                child.terminate()
+            else:
+                shutil.rmtree(directory, ignore_errors=True)
+            raise
         except OSError as error:
             shutil.rmtree(directory, ignore_errors=True)
             raise StateError(f"{directory} cannot be used ({error.strerror}); free space or set REMORA_STATE_DIR") from error

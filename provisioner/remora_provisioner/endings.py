@@ -59,6 +59,8 @@ def explain_cut(reason: EndReason, limit: float | None) -> RunEnded:
 _ASKED = {
     EndReason.STOPPED: "the sandbox was stopped; the next remote cell gets a new one",
     EndReason.IDLE: "the sandbox was ended because nothing used it; the next remote cell gets a new one",
+    EndReason.MACHINE_LOST: "no backend of yours was in touch with the rented machine for as long as REMORA_RENTED_LEASE says, "
+    "so the sandbox was ended; what its runs printed is kept",
     EndReason.CANCELLED: "cancelled: the code did not react, so its sandbox was ended; the next remote cell gets a new one",
     EndReason.TIMEOUT: "timeout: the code did not react, so its sandbox was ended; the next remote cell gets a new one",
 }

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from remora import streams
 from remora.states import EndReason
+from remora.streams import Peer
 
 from .order import ENDED, SOCKET, Order, write_whole
 from .supervisor import Supervisor
@@ -26,12 +27,42 @@ _PR_SET_CHILD_SUBREAPER = 36
 _FAREWELL = 2.0
 
 
+class Unseen:
+    """Ends the sandbox of a rented machine when nobody, not even an agent, has been connected for as long as its lease."""
+
+    def __init__(self, supervisor: Supervisor, lease: float | None) -> None:
+        """End it after so many seconds; None: never."""
+        self._supervisor, self._lease = supervisor, lease
+        self._connected = 0
+        self._timer: asyncio.TimerHandle | None = None
+
+    def accept(self) -> Peer:
+        """Make the Peer of a new connection."""
+        return Peer(self._supervisor.receive, self.met().left)
+
+    def met(self) -> Unseen:
+        """Take note of a connection."""
+        self._connected += 1
+        if self._timer is not None:
+            self._timer.cancel()
+        return self
+
+    def left(self, peer: Peer) -> None:
+        """Take note that a connection has ended."""
+        self._supervisor.left(peer)
+        self._connected -= 1
+        if self._lease is not None and not self._connected:
+            self._timer = asyncio.get_running_loop().call_later(self._lease, self._supervisor.end, EndReason.MACHINE_LOST)
+
+
 async def live(directory: Path, agent: int | None, secrets: dict[str, str]) -> None:
     """Serve one sandbox, given these variables beside those of its order, until it has ended."""
-    supervisor = Supervisor(Order.load(directory), secrets)
-    server = await streams.serve(directory / SOCKET, supervisor.accept)
+    order = Order.load(directory)
+    supervisor = Supervisor(order, secrets)
+    unseen = Unseen(supervisor, order.facts.get("lease"))
+    server = await streams.serve(directory / SOCKET, unseen.accept)
     if agent is not None:
-        await streams.adopt(socket.socket(fileno=agent), supervisor.receive, supervisor.left)
+        await streams.adopt(socket.socket(fileno=agent), supervisor.receive, unseen.met().left)
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, supervisor.end, EndReason.STOPPED)
     await supervisor.inhabit()

@@ -14,6 +14,7 @@ from journeys.driving import Notebook, Place
 from journeys.elsewhere import ON, knowing
 from provisioner.hosts import Host
 from provisioner.servers import OTHER
+from remora.wire import PROTOCOL
 from strangers import as_stranger, opened, passable, touched
 
 from provisioner import needs
@@ -21,6 +22,7 @@ from provisioner import needs
 pytestmark = needs.hosts
 VALUE = "value-of-a-secret-5c1e"
 PLACE = "/home/ada/.local/share/remora/agent"
+STATE = f"{PLACE}/state-{PROTOCOL}"
 # Says what of another user's is open: files and folders anywhere, and processes.
 _LOOKS = """
 find / \\( -path /proc -o -path /sys -o -path /dev/pts \\) -prune -o -user ada \\( -readable -o -writable \\) -print 2>/dev/null
@@ -55,7 +57,7 @@ for path in {paths!r}:
         if sock.recv(1):
             done.append(f"is let in to {{path}}")
 shown = [line.split()[3:6] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
-shown = [(target, options) for source, target, options in shown if "/agent/images" in source]
+shown = [(target, options) for source, target, options in shown if "/agent/state-" in source and "/images" in source]
 done += [f"may write {{target}}" for target, options in shown if not options.startswith("ro")]
 for target in {farms!r}, {farms!r} + "/" + os.listdir({farms!r})[0]:
     try:
@@ -105,7 +107,7 @@ def shared(place: Place) -> Notebook:
 
 def sockets(host: Host) -> list[str]:
     """Return where the agent there and all supervisors listen."""
-    top = host.path / PLACE.lstrip("/")
+    top = host.path / STATE.lstrip("/")
     found = [top / "agent", *(top / "sandboxes").glob("*/socket")]
     assert len(found) == 3
     return [f"/{path.relative_to(host.path)}" for path in found]
@@ -113,7 +115,7 @@ def sockets(host: Host) -> list[str]:
 
 def test_another_user_of_the_host(host: Host, notebook: Notebook) -> None:
     """Cannot read files, sockets or processes of ours there, nor reach, signal or change them, with an umask of 0 at that."""
-    known = [*sockets(host), f"{PLACE}/agent.log", f"{PLACE}/images", f"{PLACE}/runs", f"{PLACE}/folders"]
+    known = [*sockets(host), f"{STATE}/agent.log", f"{STATE}/images", f"{STATE}/runs", f"{STATE}/folders"]
     for path in known:
         assert (host.path / path.lstrip("/")).exists()
     host.do("touch /tmp/open-to-all")
@@ -142,8 +144,8 @@ def test_another_user_of_the_laptop(place: Place, notebook: Notebook) -> None:
 
 def test_a_sandbox_elsewhere_reaches_nothing_else_there(host: Host, notebook: Notebook) -> None:
     """Neither the agent's socket nor other sandboxes', by no way; it writes no image, and finds no secret of another sandbox."""
-    paths = [*sockets(host), f"{PLACE}/agent.lock", f"{PLACE}/runs", f"{PLACE}/ends"]
-    code = _TRIES.format(paths=paths, farms=f"{PLACE}/images/farms", value=VALUE)
+    paths = [*sockets(host), f"{STATE}/agent.lock", f"{STATE}/runs", f"{STATE}/ends"]
+    code = _TRIES.format(paths=paths, farms=f"{STATE}/images/farms", value=VALUE)
     ran = notebook.remote(code, f"{ON} session=second")
     assert ran.ok, ran.error
     assert ran.result == "([], [], True)"

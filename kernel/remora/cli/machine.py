@@ -24,13 +24,15 @@ def machine() -> None:
 @machine.command()
 @click.argument("words", nargs=-1, required=True, metavar="[NAME] [USER@]HOST[:PORT]")
 @click.option("--identity", "-i", type=click.Path(path_type=Path), help="The file with the key to sign in with.")
+@click.option("--rented", is_flag=True, help="It costs while it is there: nothing runs on it for ever unseen.")
 @click.option("--no-check", is_flag=True, help="Do not try whether it can be reached.")
-def add(words: tuple[str, ...], identity: Path | None, no_check: bool) -> None:
+def add(words: tuple[str, ...], identity: Path | None, rented: bool, no_check: bool) -> None:
     """Add a machine, and try whether it can be reached."""
     if len(words) > 2:
         raise click.UsageError("give a name and a destination, such as gpubox ada@gpu.example.org")
     key = str(identity.expanduser().absolute()) if identity else None
-    name = _ask("add", {"name": words[0] if len(words) == 2 else None, "destination": words[-1], "identity": key})["name"]
+    asked = {"name": words[0] if len(words) == 2 else None, "destination": words[-1], "identity": key, "rented": rented}
+    name = _ask("add", asked)["name"]
     click.echo(f"{name} was added", err=True)
     if not no_check:
         _show(_ask("check", {"name": name}))
@@ -46,6 +48,7 @@ def ls(as_json: bool) -> None:
         "destination": lambda row: str(row["destination"] or "of ~/.ssh/config"),
         "link": _link,
         "sandboxes": lambda row: str(row.get("sandboxes") or ""),
+        "rented": lambda row: "yes" if row.get("rented") else "",
     }
     table.show(rows, columns, as_json, "there are no machines; `remora machine add NAME user@host` adds one")
 
@@ -64,10 +67,13 @@ def check(name: str, as_json: bool) -> None:
 
 @machine.command()
 @click.argument("name")
-def rm(name: str) -> None:
-    """Forget a machine that was added. What is kept there stays. Not while sandboxes live there."""
-    _ask("remove", {"name": name})
-    click.echo(f"{name} was removed", err=True)
+@click.option("--clean", is_flag=True, help="Remove all that is kept there, too.")
+def rm(name: str, clean: bool) -> None:
+    """Forget a machine that was added. What is kept there stays without --clean. Not while sandboxes live there."""
+    from ..resources import format_bytes
+
+    freed = _ask("remove", {"name": name, "clean": clean}).get("freed")
+    click.echo(f"{name} was removed" if freed is None else f"{name} was cleaned: {format_bytes(freed)} freed", err=True)
 
 
 def _ask(op: str, args: Fields) -> Fields:
@@ -85,6 +91,7 @@ def _show(found: Fields) -> None:
         "cores": str(found["cores"] or "not known"),
         "memory": format_bytes(found["memory"]) if found["memory"] else "not known",
         "disk": f"{format_bytes(free)} free, in {found['place']}" if free else f"in {found['place']}",
+        "kept": ", ".join(f"{kind} {format_bytes(size)}" for kind, size in found["kept"].items() if size) or "nothing",
         "link": f"reached in {format_seconds(found['seconds'])}, {format_bytes(found['sent'])} sent",
     }
     lines = [Finding(name, GOOD, text) for name, text in texts.items()]

@@ -11,6 +11,9 @@ from collections.abc import Iterator
 
 import click
 
+from ..errors import PlaceError
+from ..wire import Fields
+
 _FAREWELL = 10.0  # seconds that the backend may take to go once it has said that everything is stopped
 
 
@@ -32,24 +35,28 @@ def cancel(run: str, hard: bool) -> None:
 @click.command()
 @click.argument("sandboxes", nargs=-1)
 @click.option("--all", "everything", is_flag=True, help="Every sandbox of yours, and then the backend itself.")
-def stop(sandboxes: tuple[str, ...], everything: bool) -> None:
+def stop(sandboxes: tuple[str, ...], everything: bool) -> int:
     """End sandboxes. What is running in them ends."""
     if everything == bool(sandboxes):
         raise click.UsageError("name the sandboxes to end (`remora ps` lists them), or --all.")
     if everything and not _anything():
         click.echo("nothing is running", err=True)
-        return
+        return 0
     with _departure() if everything else contextlib.nullcontext():
-        for name in _stop(list(sandboxes), everything):
+        result = _stop(list(sandboxes), everything)
+        for name in result["stopped"]:
             click.echo(name)
+        for why in dict.fromkeys(result["left"].values()):
+            click.echo(f"remora: {why}", err=True)
+    return PlaceError.exit_code if result["left"] else 0
 
 
-def _stop(sandboxes: list[str], everything: bool) -> list[str]:
+def _stop(sandboxes: list[str], everything: bool) -> Fields:
     from .. import client as clients
     from ..wire import StopSandboxes
 
     client = clients.client()
-    return list(client.run(client.request(StopSandboxes(sandboxes, everything))).result["stopped"])
+    return client.run(client.request(StopSandboxes(sandboxes, everything))).result
 
 
 def _anything() -> bool:
@@ -62,7 +69,7 @@ def _anything() -> bool:
     with contextlib.suppress(OSError):
         _dial().close()
         return True
-    return any((launch.backend_directory() / "sandboxes").glob("*"))
+    return any(any((launch.backend_directory() / place).glob("*")) for place in ("sandboxes", "links"))
 
 
 def _dial() -> socket.socket:

@@ -5,11 +5,11 @@ Law: it is asked in the thread that runs the cell, as `input()` is; where nobody
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from ..client import Waiter
+from ..replies import Reply
 from .front import Front
 from .progress import Progress
 
@@ -46,15 +46,6 @@ class CellWaiter(Waiter):
 
     def asked(self, text: str, secret: bool) -> Awaitable[str | None]:
         """Have the user asked."""
-        loop = asyncio.get_running_loop()
-        answered: asyncio.Future[str | None] = loop.create_future()
-
-        def settle(value: str | None) -> None:
-            if not answered.done():
-                answered.set_result(value)
-
-        def reply(value: str | None) -> None:
-            loop.call_soon_threadsafe(settle, value)
-
-        self._put(Asked(text, secret, reply))
-        return answered
+        reply = Reply()
+        self._put(Asked(text, secret, reply.give))
+        return reply

@@ -13,7 +13,7 @@ from typing import Any
 from .. import giving, specs
 from ..client import Client, Waiter
 from ..connection import Connection
-from ..errors import RemoraError, RunEnded
+from ..errors import RemoraError, RunEnded, Unavailable
 from ..images import Image
 from ..resources import SandboxSpec
 from ..sync.handles import lives_in
@@ -210,7 +210,8 @@ class Sessions:
         """End the session's sandbox."""
         client = self._client()
         if session.connection is not None:
-            client.run(client.request(StopSandboxes([session.sandbox])))
+            for why in client.run(client.request(StopSandboxes([session.sandbox]))).result["left"].values():
+                raise Unavailable(why, reason="unreachable")
             session.connection.close()
             session.connection = None
             session.ledger.forget()

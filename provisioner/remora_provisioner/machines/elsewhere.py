@@ -10,11 +10,10 @@ import asyncio
 import contextlib
 import errno
 import logging
-import socket
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from remora import streams
 from remora.errors import BackendError, Refused, RemoraError, StateError, Unavailable
@@ -25,14 +24,15 @@ from remora.wire import Fields, FollowRun, Record, Request, RunId, SandboxId
 
 from ..agent import Agent, require_secrets
 from ..hearing import UNFINISHED, Hearing, Listener
-from ..images import transfer
 from ..images.fitting import Fitting
 from ..opening import Opening
 from ..order import OWNER
 from .folders import Folders
 from .homes import Homes
+from .lines import Line
 from .luggage import Luggage, packed
 from .messages import AskEnd, AskPort, ExtendThere, Lack, Leave, OpenThere, StopThere, TakeUp
+from .pastruns import send_log
 from .ports import Ports
 from .relay import Relay
 from .threads import beside
@@ -49,25 +49,6 @@ _PATIENCE = 2.0
 """Seconds to wait for what is being heard of a machine."""
 
 
-class Line(Protocol):
-    """What leads to the machine."""
-
-    def dial(self, target: str) -> socket.socket:
-        """Return a connected socket to something there, at once."""
-
-    def join(self, sock: socket.socket, target: str) -> None:
-        """Let a connected socket lead to something there."""
-
-    async def reached(self, opening: Opening) -> None:
-        """Return when the machine has been reached; whoever waits hears of it. Raises Unavailable."""
-
-    def described(self) -> Fields:
-        """Return how the link is."""
-
-    def close(self) -> None:
-        """Give it up."""
-
-
 class Elsewhere(Hearing):
     """The sandboxes that one backend has on one machine elsewhere."""
 
@@ -80,6 +61,7 @@ class Elsewhere(Hearing):
         self.ports = Ports(lambda sandbox, port, sock: line.join(sock, f"port/{sandbox}/{port}"))
         self._ours: set[str] = set()
         """Sandboxes that this backend has opened there; nothing is believed of any other."""
+        self._openings: dict[SandboxId, Opening] = {}
         self._burials: dict[SandboxId, asyncio.Task[None]] = {}
         self._closed = False
         self._control: Peer | None = None
@@ -87,6 +69,8 @@ class Elsewhere(Hearing):
         self._sending = asyncio.Lock()
         self._farms = ""
         self.facts: Fields = {}
+        self.terms: Callable[[], Fields] = dict
+        """Says what this backend wants of the machine, see terms.py."""
         self._endings: set[asyncio.Task[None]] = set()
 
     def endpoint(self, sandbox: SandboxId) -> Fields:
@@ -98,15 +82,21 @@ class Elsewhere(Hearing):
     async def open(self, sandbox: SandboxId, spec: SandboxSpec, facts: Fields, opening: Opening) -> list[str]:
         """Start a sandbox there and return the lines that its user should read."""
         require_secrets(spec, opening)
-        fitting = await self._fit(spec, opening)
-        request = OpenThere(sandbox, spec.to_dict(), asdict(fitting), facts, _for_sandbox(opening))
         self._ours.add(sandbox)
+        self._openings[sandbox] = opening
+        asked = False
         try:
+            fitting = await self._fit(spec, opening)
+            request = OpenThere(sandbox, spec.to_dict(), asdict(fitting), facts, _for_sandbox(opening))
+            asked = True
             notices = (await opening.during(self._ask(request))).result["notices"]
         except BaseException:
             self._ours.discard(sandbox)
-            self._soon(self._end_stray(sandbox))  # it may be carried out all the same
+            if asked:
+                self._soon(self._end_stray(sandbox))  # it may be carried out all the same
             raise
+        finally:
+            del self._openings[sandbox]
         self._homes.note(sandbox, spec)
         self._relay(sandbox)
         (self._place / sandbox / OWNER).write_text(str(facts.get("kernel", "")))
@@ -141,7 +131,10 @@ class Elsewhere(Hearing):
         try:
             await asyncio.wait_for(self._line.reached(Opening()), _REACH)
         except (TimeoutError, RemoraError) as error:
-            raise Unavailable(f"{self.name} cannot be reached: {otherwise}", reason="unreachable") from error
+            raise self._unreachable(otherwise) from error
+
+    def _unreachable(self, otherwise: str) -> Unavailable:
+        return Unavailable(f"{self.name} cannot be reached: {otherwise}", reason="unreachable")
 
     async def extend(self, sandbox: SandboxId, spec: SandboxSpec, opening: Opening) -> list[str]:
         """Fit a living sandbox out with the image of this spec."""
@@ -151,11 +144,17 @@ class Elsewhere(Hearing):
 
     async def stop(self, sandbox: SandboxId, reason: EndReason) -> None:
         """End a sandbox, and return when nothing of it is left. Raises Unavailable if the machine cannot be reached now."""
+        if sandbox in self._openings:
+            self._openings[sandbox].give_up()
         if not self.has(sandbox):
             return
-        await self._reach(f"sandbox {sandbox} goes on there; stop it when {self.name} is back")
-        with contextlib.suppress(RemoraError):  # it may end while we ask
-            await asyncio.wait_for(self._ask(StopThere(sandbox, reason.value)), _REACH)
+        otherwise = f"sandbox {sandbox} goes on there; stop it when {self.name} is back"
+        await self._reach(otherwise)
+        try:
+            async with asyncio.timeout(_REACH):
+                await self._until_heard(lambda: self._ask(StopThere(sandbox, reason.value)))
+        except TimeoutError as error:
+            raise self._unreachable(otherwise) from error
         if sandbox in self._burials:
             await asyncio.wait({self._burials[sandbox]}, timeout=_REACH)
 
@@ -182,19 +181,12 @@ class Elsewhere(Hearing):
             if lacking:
                 size = sum(luggage.shelves[tree].load(tree).size for tree in lacking)
                 opening.say(f"sending {len(lacking)} folders with {size >> 20} MiB to {self.name}; what it has is not sent again")
-                await opening.during(beside(self._line.dial("store"), lambda sock: self._send(sock, luggage, lacking)))
+                await opening.during(beside(self._line.dial("store"), lambda sock: luggage.send(sock, lacking, self.name)))
         return luggage.fitting_for(self._farms)
 
     def _packed(self, spec: SandboxSpec, fitting: Fitting) -> Luggage:
         with self._folders.lock:
             return packed(spec, fitting, self._here.images.root, self._folders)
-
-    def _send(self, sock: socket.socket, luggage: Luggage, trees: list[str]) -> None:
-        with sock, sock.makefile("rb") as reader, sock.makefile("wb") as writer:
-            for tree in trees:
-                transfer.send(luggage.shelves[tree], tree, reader, writer)
-                if reader.read(1) != b"+":
-                    raise Unavailable(f"{self.name} could not take in an image; see what it has of disk space, and try again")
 
     # -- talking with the agent there
 
@@ -207,7 +199,11 @@ class Elsewhere(Hearing):
             if self._control is None or self._control.gone.done():
                 control = await streams.adopt(self._line.dial("agent"), lambda *_: None)
                 asked = sorted(self._relays)
-                told = (await control.request(TakeUp(asked))).result
+                try:
+                    told = (await control.request(TakeUp(asked, self.terms()))).result
+                except BaseException:
+                    control.close()
+                    raise
                 self._control, self._farms, self.facts = control, told["farms"], told["facts"]
                 for sandbox in asked:
                     if sandbox in told["ended"]:
@@ -244,6 +240,10 @@ class Elsewhere(Hearing):
         self._homes.close()
         self.ports.close()
         self._line.close()
+
+    def owns(self, sandbox: str) -> bool:
+        """Say whether the sandbox is one that this backend has opened there, and not known to have ended."""
+        return sandbox in self._ours
 
     def has(self, sandbox: str) -> bool:
         """Say whether the sandbox lives, as far as is known."""
@@ -339,22 +339,25 @@ class Elsewhere(Hearing):
             relay.close()
 
     async def follow(self, peer: Peer, request: FollowRun) -> None:
-        """Send the log of a run whose sandbox has ended. Raises Unavailable if the machine cannot be reached now."""
-        await self._reach(f"what run {request.run} printed is there; ask again when {self.name} is back")
+        """Send the log of a run whose sandbox has ended. Raises Unavailable, also if the machine goes away meanwhile."""
+        otherwise = f"what run {request.run} printed is there; ask again when {self.name} is back"
         after = request.after
 
-        def take(_: Peer, message: Any) -> None:
+        def take(record: Record) -> None:
             nonlocal after
-            if isinstance(message, Record) and message.run == request.run and message.seq > after:
-                after = message.seq
-                peer.send(message)
+            if record.seq > after:
+                after = record.seq
+                peer.send(record)
 
-        async def visit() -> None:
-            visit = await streams.adopt(self._line.dial("log"), take)
-            with contextlib.closing(visit):
-                await visit.request(FollowRun(RunId(request.run), after, False))
-
-        await self._until_heard(visit)
+        while True:
+            await self._reach(otherwise)
+            past = FollowRun(RunId(request.run), after, False)
+            try:
+                await send_log(take, past, self._line.dial("log"), lambda: self._reach(otherwise))
+            except BackendError:  # the agent there was started anew over it
+                await asyncio.sleep(_AGAIN)
+            else:
+                return
 
 
 def _for_sandbox(opening: Opening) -> Fields:

@@ -31,6 +31,8 @@ _HEADER = 16
 """Bytes before the code of a compiled module (PEP 552): magic, flags, and the time and size of its source."""
 _UNCHECKED = (1).to_bytes(4, "little")
 _FORMAT = 1
+_MOST = 256
+"""Folders whose trees are kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,8 @@ class Folders:
         self._sources: dict[tuple[str, bool], str] = {}
         self._glances: dict[str, tuple[int, Tree]] = {}
         self._news = False
+        self._last: dict[str, list[str]] = {}
+        """Which trees were made last of a folder, or of these files; the one looked at last is the last."""
 
     def tree(self, folder: Path, skip: Skip = lambda _: False) -> Tree:
         """Return a folder as a tree, whose files can be read here afterwards. Raises OSError if the folder cannot be read."""
@@ -60,8 +64,7 @@ class Folders:
         seen = _glance(str(folder), skip)
         before = self._glances.get(str(folder))
         if before is None or before[0] != seen:
-            tree = Tree.of(self._entries(str(folder), "", skip), system=True)
-            self._trees[tree.digest] = tree
+            tree = self._made(str(folder), Tree.of(self._entries(str(folder), "", skip), system=True))
             before = self._glances[str(folder)] = (seen, tree)
         return before[1]
 
@@ -69,14 +72,26 @@ class Folders:
         """Return files from wherever they are as a tree, under these names."""
         real = {name: os.path.realpath(place) for name, place in files.items()}
         found = [self._file(name, place, os.stat(place)) for name, place in real.items()]
-        tree = Tree.of([file for file in found if file is not None])
-        self._trees[tree.digest] = tree
+        return self._made("\n".join(files), Tree.of([file for file in found if file is not None]))
+
+    def _made(self, name: str, tree: Tree) -> Tree:
+        """Keep a new tree and the one before it, which may be on its way just now; older ones are forgotten."""
+        digests = [*self._last.pop(name, ()), tree.digest][-2:]
+        self._last[name] = digests
+        for old in list(self._last)[:-_MOST]:
+            del self._last[old]
+            self._glances.pop(old, None)
+        wanted = {digest for digests in self._last.values() for digest in digests}
+        self._trees = {digest: one for digest, one in (self._trees | {tree.digest: tree}).items() if digest in wanted}
+        files = {(file.digest, file.executable) for one in self._trees.values() for file in one.files()}
+        self._sources = {file: place for file, place in self._sources.items() if file in files}
         return tree
 
     def keep(self) -> None:
         """Write down what was found new."""
         if self._news:
             self._news = False
+            self._known = {path: known for path, known in self._known.items() if os.path.lexists(path)}
             rows = {path: [known.stamp, known.digest] for path, known in self._known.items()}
             write_whole(self._cache, zlib.compress(json.dumps([_FORMAT, rows]).encode("utf-8", "surrogateescape"), 1))
 

@@ -1,7 +1,9 @@
 """The process of a machine's agent: `python -m remora_provisioner.machines.gate STATE [FD]`, started by whoever comes first.
 
-It serves one Unix socket. Whoever connects says in one line which backend it comes from; what follows carries the link of that
-backend. A line on FD says that it serves, or that another one does.
+It serves one Unix socket. Whoever connects says in one line which backend it comes from and which version it is of, and is told
+the agent's version in another one; what follows carries the link of that backend. An agent that is older than who connects ends
+without a word, unless something would be lost by that: the newer one takes up what lives. A line on FD says that it serves, or
+that another one does.
 """
 
 from __future__ import annotations
@@ -20,13 +22,16 @@ from remora.errors import RemoraError
 from remora.settings import BACKEND_IDLE
 
 from ..single import the_one
+from ..timers import Timers
 from .link import Link, Stream
 from .relay import Relay
 from .there import There
+from .versions import newer, ours
 
 AGENT_SOCKET = "agent"
 _BACKEND = re.compile(r"[0-9a-f]{16}")
-_LINE = 64
+_LINE = 128
+_LOG = logging.getLogger(__name__)
 
 
 class Gate:
@@ -38,26 +43,35 @@ class Gate:
         self._links: dict[str, Link] = {}
         self._carrying: set[asyncio.Task[None]] = set()
         self._idle: asyncio.TimerHandle | None = None
+        self._away = Timers()
+        self._relay: Relay | None = None
 
-    def serve(self, path: Path) -> Relay:
+    def serve(self, path: Path) -> None:
         """Listen at a path, for this user alone."""
-        return Relay(path, self._take)
+        self._relay = Relay(path, self._take)
 
     def mind_idle(self) -> None:
         """Leave when nobody has been connected, and nothing has lived here, for as long as a backend stays."""
         loop = asyncio.get_running_loop()
+        (self._there.watching.attended if self._carrying else self._there.watching.unattended)()
         if self._idle is not None:
             self._idle.cancel()
         self._idle = None if self._carrying else loop.call_later(BACKEND_IDLE.seconds, self._leave_or_stay)
 
     def _leave_or_stay(self) -> None:
-        self._there.leave()
+        self._there.leave("")
         self.mind_idle()
 
     def close(self) -> None:
-        """End all links, so that whoever reads from them ends, too."""
+        """Listen no more and end all links, so that whoever reads from them ends, too; safe twice."""
+        self._listen_no_more()
         for link in self._links.values():
             link.close()
+
+    def _listen_no_more(self) -> None:
+        if self._relay is not None:
+            self._relay.close()
+            self._relay = None
 
     def _take(self, sock: socket.socket) -> None:
         task = asyncio.get_running_loop().create_task(self._carry(sock))
@@ -72,17 +86,35 @@ class Gate:
     async def _carry(self, sock: socket.socket) -> None:
         with sock, contextlib.ExitStack() as stack:
             sock.setblocking(False)
-            backend, descriptors = await _line(sock)
+            words, descriptors = await _line(sock)
             for descriptor in descriptors:
                 stack.callback(os.close, descriptor)
+            backend, _, version = words.partition(" ")
             if not _BACKEND.fullmatch(backend) or len(descriptors) != 2:
                 return
+            if newer(version, ours()) and self._there.quiet:
+                _LOG.info("version %s makes room for %s", ours(), version)
+                self._listen_no_more()
+                self._there.over.set()
+                return
+            with contextlib.suppress(OSError):  # it has hung up already
+                sock.send(f"{ours()}\n".encode())
             stack.pop_all()
+            self._away.drop(backend)
             if backend not in self._links:
                 self._links[backend] = Link(lambda target: self._there.accept(backend, target), first=False)
             carrying = asyncio.ensure_future(self._links[backend].carry(Stream.of_command(*descriptors)))
-            with contextlib.suppress(RemoraError, OSError):  # it broke, and is carried by the next connection
-                await _until_hung_up(sock, carrying)
+            with contextlib.suppress(RemoraError, OSError), self._there.visited(backend):
+                await _until_hung_up(sock, carrying)  # when it breaks, it is carried by the next connection
+            if not self._links[backend].carried:
+                self._away.set(backend, BACKEND_IDLE.seconds, lambda: self._forget(backend))
+
+    def _forget(self, backend: str) -> None:
+        """Let go of the link of a backend that has been away for long, unless a sandbox of it lives here."""
+        if self._there.living(backend):
+            self._away.set(backend, BACKEND_IDLE.seconds, lambda: self._forget(backend))
+        else:
+            self._links.pop(backend).close()
 
 
 async def _line(sock: socket.socket) -> tuple[str, list[int]]:
@@ -131,11 +163,12 @@ async def _serve(state: Path) -> None:
         asyncio.get_running_loop().add_signal_handler(number, there.over.set)
     await there.agent.take_up()
     gate = Gate(there)
-    relay = gate.serve(state / AGENT_SOCKET)
+    gate.serve(state / AGENT_SOCKET)
     _say_ready()
     gate.mind_idle()
+    tidying = asyncio.create_task(there.keep_tidy())
     await there.over.wait()
-    relay.close()
+    tidying.cancel()
     gate.close()
 
 

@@ -7,13 +7,15 @@ system's own folders is not carried: a system of one's own is an image (`debian_
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from remora.errors import PlaceError
+from remora.errors import PlaceError, Unavailable
 from remora.resources import SandboxSpec
 
+from ..images import transfer
 from ..images.fitting import Fitting
 from ..images.store import Store
 from ..images.transfer import Shelf
@@ -59,6 +61,14 @@ class Luggage:
             places=tuple((path, f"{farms}/{tree}") for path, tree in self.places.items()),
             trees=tuple(self.shelves),
         )
+
+    def send(self, sock: socket.socket, trees: list[str], machine: str) -> None:
+        """Send these trees to the store of a machine of this name, at the socket's other end; blocks. Raises Unavailable."""
+        with sock, sock.makefile("rb") as reader, sock.makefile("wb") as writer:
+            for tree in trees:
+                transfer.send(self.shelves[tree], tree, reader, writer)
+                if reader.read(1) != b"+":
+                    raise Unavailable(f"{machine} could not take in an image; see what it has of disk space, and try again")
 
 
 def packed(spec: SandboxSpec, fitting: Fitting, root: Path, folders: Folders) -> Luggage:

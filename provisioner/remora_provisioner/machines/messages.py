@@ -12,10 +12,11 @@ class TakeUp(Request):
     """First of all: which of the sandboxes that the backend takes for living are.
 
     Answer: `living`, all that this backend has there, and `ended`: for those asked about what became of them; also `facts` of
-    the machine and `farms`, the folder of its trees.
+    the machine and `farms`, the folder of its trees. `terms`: what this backend wants of the machine, see terms.py.
     """
 
     sandboxes: list[SandboxId]
+    terms: Fields = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -12,15 +12,17 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-from remora.errors import Unavailable
+from remora.errors import Refused, Unavailable
 from remora.wire import Fields
 
 from ..opening import Opening
 from . import settling
 from .lines import Reach
+from .settling.hearing import printable
 from .ssh import Question, known, reach
+from .threads import apart
 
-_BRIDGE, _DOCTOR = "remora_provisioner.machines.bridge", "remora_provisioner.doctor"
+_BRIDGE, _DOCTOR, _CLEARING = (f"remora_provisioner.machines.{name}" for name in ("bridge", "examining", "clearing"))
 _ROOM, _MOST, _PATIENCE = 1 << 16, 1 << 20, 120.0
 
 
@@ -34,12 +36,20 @@ class BySsh:
     def listed(self) -> list[Fields]:
         """Return the machines that were added, and the hosts of the SSH configuration, whose destination is empty."""
         added = {one.name: f"{one.user}@{one.host}" if one.user else one.host for one in known.listed()}
-        return [{"name": name, "destination": added.get(name, "")} for name in known.names()]
+        return [{"name": name, "destination": added.get(name, ""), "rented": self.rented(name)} for name in known.names()]
 
-    def add(self, name: str | None, destination: str, identity: str | None) -> str:
+    def add(self, name: str | None, destination: str, identity: str | None, rented: bool = False) -> str:
         """Add a machine, and return its name, by default the host's. Raises OptionError, InputError and StateError."""
         name = name or str(known.destination(destination).host)
-        return known.add(name, destination, identity=Path(identity) if identity else None).name
+        return known.add(name, destination, identity=Path(identity) if identity else None, rented=rented).name
+
+    def rented(self, machine: str) -> bool:
+        """Say whether a machine was added as one that costs while it is there. Raises InputError."""
+        return any(one.rented for one in known.listed() if one.name == machine)
+
+    def is_configured(self, machine: str) -> bool:
+        """Say whether a machine is known from the SSH configuration alone. Raises InputError."""
+        return known.find(machine) is not None and machine not in [one.name for one in known.listed()]
 
     def remove(self, name: str) -> None:
         """Forget a machine that was added. Raises OptionError if there is none."""
@@ -69,8 +79,23 @@ class BySsh:
         with sock:
             opening.say(f"trying what {machine} can do")
             trial = await _told(sock, machine)
-        how = {"place": settled.place, "sent": settled.sent, "seconds": round(took, 3), "trial": trial}
-        return {"name": machine, "tried": list(settled.tried)} | how | asdict(settled.facts)
+        kept = {kind: size for kind, size in dict(trial.pop("kept", {})).items() if isinstance(size, int)}
+        how = {"place": settled.place, "sent": settled.sent, "seconds": round(took, 3), "trial": trial, "kept": kept}
+        return {"name": machine, "tried": list(settled.tried), "rented": self.rented(machine)} | how | asdict(settled.facts)
+
+    async def clean(self, machine: str, opening: Opening) -> Fields:
+        """Remove all that is kept on a machine; return the bytes that are free for it, as `freed`.
+
+        Raises Refused while sandboxes live there, whosever they are, and what reaching raises.
+        """
+        known.get(machine)
+        sock, _ = await self._settle(machine, settling.Program(_CLEARING), opening)
+        with sock:
+            done = await _told(sock, machine)
+        if living := done.get("living"):
+            names = printable(", ".join(map(str, living)))
+            raise Refused(f"sandboxes live on {machine} ({names}), perhaps of another computer of yours; end them first")
+        return {"freed": int(done.get("freed", 0))}
 
     async def _settle(self, machine: str, program: settling.Program, opening: Opening) -> tuple[socket.socket, settling.Settled]:
         """Reach a machine and start a program of ours; return the stream to it, and what the machine says of itself."""
@@ -84,7 +109,7 @@ class BySsh:
             return await opening.ask(question.text, question.secret)
 
         opening.say(f"connecting to {machine}")
-        bundle = asyncio.create_task(asyncio.to_thread(settling.prepare, self._bundles))
+        bundle = asyncio.create_task(apart(lambda: settling.prepare(self._bundles)))
         try:
             sock = await reach(target, settling.COMMAND, ask)
         except BaseException:

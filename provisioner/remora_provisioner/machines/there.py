@@ -15,40 +15,38 @@ import hashlib
 import json
 import logging
 import os
-import shutil
 import socket
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from remora import streams
 from remora.errors import Refused, RemoraError
 from remora.resources import SandboxSpec
 from remora.states import EndReason, SandboxState
-from remora.streams import Peer
-from remora.wire import Fields, FollowRun, Hello, Message, Record, RunId, SandboxId
+from remora.wire import Fields, Record, RunId, SandboxId
 
 from ..agent import Agent
-from ..devices.inventory import require_devices
 from ..images import transfer
 from ..images.fitting import Fitting
 from ..images.store import Store
-from ..opening import Opening
 from ..order import SOCKET, Order, write_whole
-from ..runlog import Follower
 from ..runs import LOG_NAME, run_folder
 from ..view import shared_folder
+from . import terms
+from .desk import Desk
 from .exchange import serve
-from .messages import AskEnd, AskPort, ExtendThere, Lack, Leave, OpenThere, StopThere, TakeUp
-from .ports import check_port, connected, listens
-from .threads import beside
+from .ports import check_port, connected
+from .threads import apart, beside
+from .tidying import AGREED, FILES, Tidying
+from .watching import Watching
 
 _LOG = logging.getLogger(__name__)
-_FILES, _AGREED = "files", "agreed"
+_FIRST_TIDY, _NEXT_TIDY = 60.0, 6 * 3600.0
 _FAREWELL = 0.1
 """Seconds for the last answer to go out."""
-_KEPT = 3600.0
-"""Seconds for which an end is kept that a backend was told of: its answer may have been lost with it."""
 
 
 class There:
@@ -68,12 +66,18 @@ class There:
         self._buried: dict[SandboxId, asyncio.Future[None]] = {}
         self._sockets: set[asyncio.Task[None]] = set()
         self._transfers: set[asyncio.Task[None]] = set()
-        self._leaving = False
+        self._visits: list[str] = []
+        self._opening: dict[SandboxId, tuple[str, asyncio.Task[Any]]] = {}
+        self._giving = threading.Lock()
+        self.watching = Watching(self.agent.stop, lambda: self.agent.living, lambda: self.leave(""))
+        self.watching.terms = terms.kept(state)
+        self._leaving: str | None = None
 
     # ---- the agent's listener
 
     def sandbox_changed(self, sandbox: SandboxId, state: str, facts: Fields) -> None:
-        """Keep the end of a sandbox until its backend has heard of it."""
+        """Keep the end of a sandbox until its backend has heard of it, and end one that is not used."""
+        self.watching.sandbox_changed(sandbox, state, facts)
         if state != SandboxState.ENDED.value:
             return
         self._known[sandbox] = {"state": state, "facts": facts, "runs": self._runs.setdefault(sandbox, {})}
@@ -92,6 +96,48 @@ class There:
     def recorded(self, record: Record) -> None:
         """Nothing is followed from here."""
 
+    async def keep_tidy(self) -> None:
+        """Put in order what is kept, a while after the start and then again and again."""
+        pause = _FIRST_TIDY
+        while True:
+            await asyncio.sleep(pause)
+            await apart(lambda: Tidying(self._state, self._giving).run(self.watching.terms))
+            pause = _NEXT_TIDY
+
+    # ---- who is there
+
+    def agree(self, backend: str, said: Fields) -> None:
+        """Take note of what a backend wants of this machine."""
+        if said:
+            terms.note(self._state, backend, said)
+            self.watching.terms = terms.kept(self._state)
+
+    @property
+    def lease(self) -> float | None:
+        """Return for how many seconds this machine goes on without a backend; None: for ever."""
+        return self.watching.terms.lease if self.watching.terms.rented else None
+
+    @contextlib.contextmanager
+    def visited(self, backend: str) -> Iterator[None]:
+        """Know that a backend is connected."""
+        self._visits.append(backend)
+        try:
+            yield
+        finally:
+            self._visits.remove(backend)
+
+    @property
+    def quiet(self) -> bool:
+        """True while nothing is done that would be lost if another agent went on in the place of this one."""
+        return not (self._transfers or self._opening or self.agent.changing)
+
+    def leave(self, backend: str) -> None:
+        """End when nothing is transferred any more, unless sandboxes live, whosever they are, or another backend is connected."""
+        may = not self.agent.busy and not {*self._visits} - {backend}
+        self._leaving = backend if may else None
+        if may and not self._transfers:
+            asyncio.get_running_loop().call_later(_FAREWELL, self.over.set)
+
     # ---- what a backend reaches
 
     def accept(self, backend: str, target: str) -> socket.socket:
@@ -103,13 +149,14 @@ class There:
             return self._in_thread(self._receive)
         if kind == "folder":
             place = self._folder_of(self._owned(backend, SandboxId(name)))
-            return self._in_thread(lambda sock: serve(place / _FILES, place / _AGREED, sock))
+            os.utime(place)
+            return self._in_thread(lambda sock: serve(place / FILES, place / AGREED, sock))
         if kind == "port":
             sandbox, _, port = name.partition("/")
             self._owned(backend, SandboxId(sandbox))
             return connected(check_port(port))
         if kind in ("agent", "log"):
-            return self._in_loop(_Desk(self, backend))
+            return self._in_loop(Desk(self, backend))
         raise Refused(f"nothing here is called {target!r}; use the same version of Remora on both machines")
 
     def _owned(self, backend: str, sandbox: SandboxId) -> Path:
@@ -126,8 +173,10 @@ class There:
         place = (
             self._state / "folders" / hashlib.sha256(f"{backend} {folder}".encode("utf-8", "surrogateescape")).hexdigest()[:32]
         )
-        (place / _FILES).mkdir(mode=0o700, parents=True, exist_ok=True)
-        return replace(fitting, places=(*fitting.places, (folder, str(place / _FILES))))
+        with self._giving:
+            (place / FILES).mkdir(mode=0o700, parents=True, exist_ok=True)
+            os.utime(place)  # so that nobody takes it for one that is not used any more
+        return replace(fitting, places=(*fitting.places, (folder, str(place / FILES))))
 
     def require_owned(self, backend: str, sandbox: SandboxId) -> None:
         """Raise Refused if there is no sandbox of that backend with this id."""
@@ -140,11 +189,11 @@ class There:
         """Return the place of the notebook's folder of a sandbox. Raises Refused if it has none."""
         order = Order.load(directory)
         for source, target, _ in order.mounts:
-            if target == order.folder and Path(source).name == _FILES:
+            if target == order.folder and Path(source).name == FILES:
                 return Path(source).parent
         raise Refused("the notebook's folder is not there", reason="no-folder")
 
-    def _in_loop(self, desk: _Desk) -> socket.socket:
+    def _in_loop(self, desk: Desk) -> socket.socket:
         theirs, ours = socket.socketpair()
         task = asyncio.get_running_loop().create_task(_adopt(ours, desk))
         self._sockets.add(task)
@@ -165,8 +214,8 @@ class There:
 
     def _transferred(self, task: asyncio.Task[None]) -> None:
         self._transfers.discard(task)
-        if self._leaving:
-            self.leave()
+        if self._leaving is not None:
+            self.leave(self._leaving)
 
     def _receive(self, sock: socket.socket) -> None:
         """Take trees in and make them real, until the other side has no more."""
@@ -205,11 +254,27 @@ class There:
             known = {"state": SandboxState.ENDED.value, "facts": {"reason": EndReason.CRASHED.value, "message": text}, "runs": {}}
         return known
 
-    def leave(self) -> None:
-        """End when nothing is transferred any more, unless there are sandboxes, whosever they are."""
-        self._leaving = not self.agent.busy
-        if self._leaving and not self._transfers:
-            asyncio.get_running_loop().call_later(_FAREWELL, self.over.set)
+    @contextlib.contextmanager
+    def opening(self, backend: str, sandbox: SandboxId) -> Iterator[None]:
+        """Let `stop` end what is done inside."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._opening[sandbox] = backend, task
+        try:
+            yield
+        finally:
+            del self._opening[sandbox]
+
+    async def stop(self, backend: str, sandbox: SandboxId, reason: EndReason) -> None:
+        """End a sandbox of that backend, also one that is just being opened. Raises Refused if there is none."""
+        owner, task = self._opening.get(sandbox, ("", None))
+        if task is not None and owner == backend:
+            task.cancel()
+            await asyncio.wait({task})
+            await self.agent.buried(sandbox)
+            return
+        self.require_owned(backend, sandbox)
+        await self.agent.stop(sandbox, reason)
 
     def forget(self, sandbox: SandboxId) -> None:
         """Forget an end that the backend has heard of."""
@@ -235,78 +300,6 @@ class There:
         return run_folder(self.agent.runs, run) / LOG_NAME
 
 
-class _Desk:
-    """Answers one connection of one backend."""
-
-    def __init__(self, there: There, backend: str) -> None:
-        self._there, self._backend = there, backend
-        self.handlers: streams.Handlers = {
-            Hello: streams.welcome,
-            TakeUp: self._take_up,
-            Lack: self._lack,
-            OpenThere: self._open,
-            ExtendThere: self._extend,
-            StopThere: self._stop,
-            AskEnd: self._ask_end,
-            AskPort: self._ask_port,
-            Leave: self._leave,
-            FollowRun: self._follow,
-        }
-
-    def receive(self, peer: Peer, message: Message) -> None:
-        peer.handle(self.handlers, message)
-
-    async def _take_up(self, _: Peer, request: TakeUp) -> Fields:
-        living = self._there.living(self._backend)
-        ended = {sandbox: await self._there.end_of(sandbox) for sandbox in request.sandboxes if sandbox not in living}
-        for sandbox in ended:
-            asyncio.get_running_loop().call_later(_KEPT, self._there.forget, sandbox)
-        farms = str(self._there.agent.images.farms)
-        return {"living": living, "ended": ended, "farms": farms, "facts": _facts()}
-
-    async def _lack(self, _: Peer, request: Lack) -> Fields:
-        return {"lacking": await asyncio.to_thread(self._there.lacking, request.trees)}
-
-    async def _open(self, _: Peer, request: OpenThere) -> Fields:
-        spec = SandboxSpec.from_dict(request.spec)
-        facts = request.facts | {"backend": self._backend}
-        fitting = self._there.with_folder(self._backend, spec, Fitting.from_dict(request.fitting))
-        opening = Opening(secrets=request.secrets)
-        require_devices(spec, self._there.agent, spec.on)
-        with self._there.agent.granted(SandboxId(request.sandbox), spec):
-            return {"notices": await self._there.agent.open_fitted(SandboxId(request.sandbox), spec, fitting, facts, opening)}
-
-    async def _extend(self, _: Peer, request: ExtendThere) -> Fields:
-        self._there.require_owned(self._backend, SandboxId(request.sandbox))
-        fitting, opening = Fitting.from_dict(request.fitting), Opening(secrets=request.secrets)
-        return {"notices": await self._there.agent.extend_fitted(SandboxId(request.sandbox), fitting, opening)}
-
-    async def _stop(self, _: Peer, request: StopThere) -> None:
-        self._there.require_owned(self._backend, SandboxId(request.sandbox))
-        await self._there.agent.stop(SandboxId(request.sandbox), EndReason(request.reason))
-
-    async def _ask_end(self, _: Peer, request: AskEnd) -> Fields:
-        known = await self._there.end_of(SandboxId(request.sandbox))
-        if known:
-            asyncio.get_running_loop().call_later(_KEPT, self._there.forget, request.sandbox)
-        return known
-
-    async def _ask_port(self, _: Peer, request: AskPort) -> Fields:
-        self._there.require_owned(self._backend, SandboxId(request.sandbox))
-        return {"listens": listens(check_port(request.port))}
-
-    async def _leave(self, _: Peer, __: Leave) -> None:
-        self._there.leave()
-
-    async def _follow(self, peer: Peer, request: FollowRun) -> None:
-        await Follower(peer, self._there.log_of(RunId(request.run)), request.after, lambda: True).run()
-
-
-def _facts() -> Fields:
-    disk = shutil.disk_usage("/")
-    return {"cores": os.cpu_count(), "memory": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), "disk": disk.free}
-
-
-async def _adopt(sock: socket.socket, desk: _Desk) -> None:
+async def _adopt(sock: socket.socket, desk: Desk) -> None:
     peer = await streams.adopt(sock, desk.receive)
     await peer.gone

@@ -1,6 +1,7 @@
-"""Work that blocks on a socket, in a thread of its own.
+"""Work that blocks, in a thread of its own.
 
-Law: it takes no thread from a pool that others wait for, and ends when nobody waits for it any more: its socket is shut down.
+Law: it takes no thread from a pool that others wait for. What blocks on a socket ends when nobody waits for it any more: the
+socket is shut down.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
-async def beside(sock: socket.socket, work: Callable[[socket.socket], T]) -> T:
-    """Return what the work with a socket returns, or raise what it raises."""
+async def apart(work: Callable[[], T]) -> T:
+    """Return what the work returns, or raise what it raises; when nobody waits any more it goes on to its end."""
     loop = asyncio.get_running_loop()
     done: asyncio.Future[T] = loop.create_future()
 
@@ -26,15 +27,20 @@ async def beside(sock: socket.socket, work: Callable[[socket.socket], T]) -> T:
 
     def run() -> None:
         try:
-            result = work(sock)
+            result = work()
         except Exception as error:  # whatever it is, whoever waits is to hear of it
             tell(done.set_exception, error)
         else:
             tell(done.set_result, result)
 
-    threading.Thread(target=run, name="machines-transfer", daemon=True).start()
+    threading.Thread(target=run, name="machines-apart", daemon=True).start()
+    return await done
+
+
+async def beside(sock: socket.socket, work: Callable[[socket.socket], T]) -> T:
+    """Return what the work with a socket returns, or raise what it raises."""
     try:
-        return await done
+        return await apart(lambda: work(sock))
     except asyncio.CancelledError:
         with contextlib.suppress(OSError):
             sock.shutdown(socket.SHUT_RDWR)
