@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import array
 import asyncio
+import collections
 import contextlib
 import errno
 import functools
@@ -31,9 +32,11 @@ from .wire import PROTOCOL, Answer, Buffer, Fields, Hello, Message, Request
 Receive = Callable[["Peer", Message], None]
 Handler = Callable[["Peer", Any], Awaitable["Fields | Reply | None"]]
 Handlers = Mapping[type[Message], Handler]
-_HIGH_WATER = 1 << 22
+_HIGH_WATER, _LOW_WATER = 1 << 22, 1 << 20
 _TOGETHER = 1 << 16
 """Bytes up to which messages wait for others of the same turn of the loop: one system call, and one waking up over there."""
+_BULK, _SLICE = 1 << 20, 1 << 18
+"""Bytes from which on pieces are given to the transport slice by slice: it copies what it cannot send at once."""
 _LOG = logging.getLogger(__name__)
 
 
@@ -58,6 +61,9 @@ class Peer(asyncio.BufferedProtocol):
         self._tasks: set[asyncio.Task[None]] = set()
         self._outgoing: list[Buffer] = []
         self._piled = 0
+        self._bulk: collections.deque[Buffer] = collections.deque()
+        self._held = 0
+        self._full = self._closing = False
         self.congested = False
         self._room: asyncio.Future[None] | None = None
         self.gone = asyncio.get_running_loop().create_future()
@@ -85,17 +91,27 @@ class Peer(asyncio.BufferedProtocol):
 
     def pause_writing(self) -> None:
         """Note that the other side is slow."""
-        self.congested = True
+        self._full = True
+        self._judge()
 
     def resume_writing(self) -> None:
         """Let whoever waits go on."""
-        self.congested = False
-        if self._room is not None and not self._room.done():
+        self._full = False
+        self._give_bulk()
+        self._judge()
+
+    def _judge(self) -> None:
+        if self._transport is None:
+            return
+        waiting = self._held + self._transport.get_write_buffer_size()
+        self.congested = waiting > (_LOW_WATER if self.congested else _HIGH_WATER)
+        if not self.congested and self._room is not None and not self._room.done():
             self._room.set_result(None)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Fail what is unanswered and tell the owner, once."""
         self._transport = None  # asyncio would take an abort by now for a second end
+        self._bulk.clear()
         self._fail(exc or BackendError("the connection was closed"))
 
     # -- ours
@@ -116,8 +132,29 @@ class Peer(asyncio.BufferedProtocol):
     def flush(self) -> None:
         """Send at once what waits for the end of this turn."""
         pieces, self._outgoing, self._piled = self._outgoing, [], 0
-        if pieces and self._transport is not None and not self._transport.is_closing():
+        if not pieces or self._transport is None or self._closing or self._transport.is_closing():
+            return
+        if self._bulk or sum(map(len, pieces)) > _BULK:
+            self._bulk += pieces
+            self._held += sum(map(len, pieces))
+            self._transport.set_write_buffer_limits(high=0)
+            self._give_bulk()
+            self._judge()
+        else:
             self._transport.writelines(pieces)
+
+    def _give_bulk(self) -> None:
+        """Give the transport as much as it sends at once."""
+        while self._bulk and not self._full and self._transport is not None:
+            view = memoryview(self._bulk.popleft())
+            if len(view) > _SLICE:
+                self._bulk.appendleft(view[_SLICE:])
+            self._held -= min(len(view), _SLICE)
+            self._transport.write(view[:_SLICE])
+        if not self._bulk and self._transport is not None:
+            self._transport.set_write_buffer_limits(high=_HIGH_WATER)
+            if self._closing:  # not at once: the transport may be in the midst of writing
+                asyncio.get_running_loop().call_soon(self._transport.close)
 
     async def request(self, message: Request) -> Answer:
         """Send a request and return its answer; raises what the other side answered, or BackendError when it goes away."""
@@ -170,7 +207,8 @@ class Peer(asyncio.BufferedProtocol):
     def close(self) -> None:
         """Close after what was sent has gone out; safe twice."""
         self.flush()
-        if self._transport is not None:
+        self._closing = True
+        if self._transport is not None and not self._bulk:
             self._transport.close()
 
     async def wait_drained(self) -> None:

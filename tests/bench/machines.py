@@ -27,17 +27,17 @@ _VARIABLE = 1 << 30
 _ROUNDS, _UNCHANGED = 3, 3
 _SHAPED = {"rate_mbit": 1000.0}
 _PREPARE = f"""
-import random
+import numpy
 from remora.client import client
 from remora.wire import Ask, ListAll
 def exchange():
     here = client()
     (box,) = here.run(here.request(ListAll())).result["sandboxes"]
     here.run(here.request(Ask("files", "exchange", {{"sandbox": box["id"]}})))
-buffer = bytearray(random.Random(0).randbytes(1 << 20) * {_VARIABLE >> 20})
+value = numpy.random.default_rng(0).random({_VARIABLE} // 8)
 """
-_VALUE = "buffer[0] = (buffer[0] + 1) % 256; value = bytes(buffer)"
-_READ = "%%remote on=box\nassert len(value) == {0}"
+_CHANGE = "value[0] += 1"
+_READ = f"%%remote on=box\nassert value.nbytes == {_VARIABLE}"
 
 
 def measure(place: Place) -> list[Figure]:
@@ -69,7 +69,7 @@ def _environment(place: Place) -> str:
     folder = place.folder.parent / "environment"
     python = str(folder / "bin" / "python")
     subprocess.run([uv.find_uv_bin(), "venv", "-q", "--python", sys.executable, folder], check=True)
-    subprocess.run([uv.find_uv_bin(), "pip", "install", "-q", "--python", python, "-e", f"{_ROOT}[ssh]"], check=True)
+    subprocess.run([uv.find_uv_bin(), "pip", "install", "-q", "--python", python, "-e", f"{_ROOT}[ssh]", "numpy"], check=True)
     return python
 
 
@@ -122,8 +122,8 @@ def _variable(place: Place, host: Host, notebook: Notebook) -> list[Figure]:
     file.write_bytes(random.Random(0).randbytes(1 << 20) * (_VARIABLE >> 20))
 
     def ours() -> float:
-        notebook.run(_VALUE)
-        return notebook.run(_READ.format(_VARIABLE))
+        notebook.run(_CHANGE)
+        return notebook.run(_READ)
 
     def theirs() -> float:
         return _timed("scp", "-q", "-F", str(host.config), str(file), f"{host.name}:copy")

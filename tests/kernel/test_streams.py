@@ -7,9 +7,11 @@ import asyncio
 import contextlib
 import json
 import os
+import random
 import socket
 import stat
 import tempfile
+import tracemalloc
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -306,6 +308,29 @@ async def test_congestion_is_seen_and_passes() -> None:
     await peer.wait_drained()
     raw.close()
     await peer.gone
+
+
+@in_loop
+async def test_bulk_goes_in_its_turn_and_without_a_copy() -> None:
+    """What is sent before and after a large message arrives before and after it, also when the peer is closed at once."""
+    heard: list[Message] = []
+    bulk = random.Random(3).randbytes(32 << 20)
+    one, other = socket.socketpair()
+    first, second = await streams.adopt(one, deaf), await streams.adopt(other, lambda _, message: heard.append(message))
+    messages = [Ready({"n": 1}), Ready({"n": 2}, buffers=(bulk,)), Ready({"n": 3}), Ready({"n": 4}, buffers=(bulk[:5],))]
+    tracemalloc.start()
+    try:
+        for message in messages:
+            first.send(message)
+        first.close()
+        assert tracemalloc.get_traced_memory()[1] < 1 << 22
+    finally:
+        tracemalloc.stop()
+    await second.gone
+    assert [message.facts["n"] for message in heard if isinstance(message, Ready)] == [1, 2, 3, 4]
+    assert [b"".join(message.buffers) == b"".join(sent.buffers) for message, sent in zip(heard, messages, strict=True)] == [
+        True
+    ] * 4
 
 
 @in_loop
