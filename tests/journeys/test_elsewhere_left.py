@@ -80,6 +80,18 @@ def test_another_version_takes_over(host: Host, small_environment: str, tmp_path
         until(lambda: not host.processes(), "the end of the agent")
 
 
+def test_what_is_kept_is_said_and_removed(host: Host, small_environment: str) -> None:
+    """By kind, and all of it; a machine that was marked as rented is listed so."""
+    with knowing(host, small_environment) as place:
+        remora = Commands(place)
+        added = remora.run("machine", "add", "--rented", "--no-check", "dear", "ada@gpu.invalid")
+        assert added.stderr == "dear was added\n"
+        assert [row["name"] for row in json.loads(remora.run("machine", "ls", "--json").stdout) if row["rented"]] == ["dear"]
+        assert "programs" in remora.run("machine", "check", "box").stdout
+        assert "box was cleaned: " in remora.run("machine", "rm", "box", "--clean").stderr
+        assert not host.do("ls -d .local/share/remora").stdout
+
+
 def test_logs_are_found_and_what_is_out_of_reach_is_said(host: Host, small_environment: str) -> None:
     """A run there is read after its sandbox and the backend have ended; a machine out of reach gives one line, and no more."""
     with knowing(host, small_environment) as place:
