@@ -15,7 +15,7 @@ TESTS ?=
 SERIAL := tests/provisioner/test_jails.py \
 	$(addprefix tests/journeys/test_,$(addsuffix .py,conformance cell_behaviour interrupt deaths function_deaths side_by_side))
 # Journeys that are made once more, to another machine; only root can make one. All of them: TESTS="--elsewhere tests/journeys"
-THERE := $(addprefix tests/journeys/test_,$(addsuffix .py,another_machine cell_behaviour demo))
+THERE := $(addprefix tests/journeys/test_,$(addsuffix .py,another_machine cell_behaviour))
 # What starts inside a sandbox may meet a Python older than ours.
 EVERYWHERE := $(addprefix kernel/remora/,errors.py frames.py wire.py guest sync)
 

@@ -255,6 +255,11 @@ class Place:
         self.add_kernel("remora", sys.executable, json.loads((KERNELSPEC / "kernel.json").read_text()))
         self.add_kernel("plain", sys.executable)
 
+    def keep_packed(self) -> None:
+        """Let the next place's backend know what this one's knows of files that go to other machines."""
+        if self.packed:
+            _copy_packed(self._backend, self.packed)
+
     @property
     def _backend(self) -> Path:
         return self.state / f"backend-{PROTOCOL}"
@@ -317,8 +322,7 @@ class Place:
         if self.state.exists():
             self.stop_all(self.state)
         self._log.close()
-        if self.packed:
-            _copy_packed(self._backend, self.packed)
+        self.keep_packed()
         left = leaks.settle(self._before, self.root.parent)
         shutil.rmtree(self.root)
         assert not left, f"left behind: {left}"

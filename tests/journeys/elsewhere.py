@@ -34,7 +34,10 @@ def everything() -> Iterator[None]:
         (home / "default.ipynb").write_text(json.dumps({"cells": [], "metadata": metadata()}))
         patch.setenv("HOME", str(home))
         patch.setenv(NAMED, str(home / "default.ipynb"))
-        yield
+        with contextlib.closing(Place()) as place:  # no test waits for what is brought once, or is blamed for the agent there
+            assert place.start().remote("pass", timeout=300).ok
+            place.keep_packed()
+            yield
     shutil.rmtree(home)
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from journeys.commands import GATE, Commands, text, until
 from journeys.driving import DEADLINE, Place
+from journeys.elsewhere import machine
 
 CELL_TIMES = {"start_time", "end_time", "duration", "exception", "status"}
 
@@ -22,7 +23,11 @@ def warm() -> Iterator[Place]:
     """Give the file's tests a place whose backend runs."""
     place = Place()
     try:
-        Commands(place).run("ps")
+        commands = Commands(place)
+        commands.run("ps")
+        if machine() != "here":  # it is reached before the first test, too
+            commands.notebook("warm.ipynb", "pass")
+            commands.run("run", "warm.ipynb", "o.ipynb")
         yield place
     finally:
         place.close()
