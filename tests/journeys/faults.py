@@ -153,9 +153,10 @@ class Seat:
         try:
             while not self._over.is_set():
                 self._one()
-            while (why := self._remote("pass")) and "Gone" in why:  # brings home what has not come yet
-                pass
-            if why:
+            for _ in range(_TRIES):  # brings home what has not come yet; the first may find a sandbox that is just ending
+                if not (why := self._remote("pass")):
+                    break
+            else:
                 self.trouble.append(f"after all faults: {why}")
         except Exception as error:  # whatever it is, the test is to hear of it
             self.trouble.append(repr(error))
