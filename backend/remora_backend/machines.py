@@ -57,8 +57,9 @@ class Machines:
         if about == "images":
             return await self.here.images.ask(op, args, opening.say)
         if about == "files" and op == "exchange":
-            machine = self._of(str(args["sandbox"]))
-            return plain(await machine.exchange(SandboxId(args["sandbox"]))) if isinstance(machine, Elsewhere) else {}
+            sandbox, machine = SandboxId(args["sandbox"]), self._of(str(args["sandbox"]))
+            run, whole = args.get("after"), bool(args.get("whole"))
+            return plain(await machine.exchange(sandbox, run, whole=whole)) if isinstance(machine, Elsewhere) else {}
         if about == "ports":
             return await self._ask_ports(op, SandboxId(str(args["sandbox"])), args)
         if about == "machines":

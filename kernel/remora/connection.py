@@ -7,7 +7,9 @@ of this machine breaks when that ends.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+from concurrent.futures import Future
 from pathlib import Path
 
 from . import streams
@@ -194,14 +196,29 @@ class Connection:
                 if not self.elsewhere or not peer.gone.done() or self.ended or self._closed:
                     raise
 
-    async def exchange(self, waiter: Waiter) -> Fields:
+    async def exchange(self, waiter: Waiter, **how: object) -> Fields:
         """Bring the notebook's folder here and on the sandbox's machine to agreement; return what has moved.
 
-        `line`, `sent`, `fetched`; nothing where both are the same folder.
+        `line`, `sent`, `fetched`; nothing where both are the same folder. The machine is asked only if something has to be sent,
+        unless `whole` says so; `after` names a run, at whose end files come home.
         """
         if not self.elsewhere:
             return {}
-        return await self.client.staged(Ask("files", "exchange", {"sandbox": self.facts["id"]}), waiter)
+        return await self.client.staged(Ask("files", "exchange", {"sandbox": self.facts["id"], **how}), waiter)
+
+    def expect_files(self, run: RunId) -> Future[Fields] | None:
+        """Have files come home at the end of a run that is starting, from outside the client's loop; see `exchange`.
+
+        Asked along with the start, so that the answer comes with the run's end and not a round trip later.
+        """
+        return self.client.start(self.exchange(Waiter(), after=run)) if self.elsewhere else None
+
+    async def bring_home(self, waiter: Waiter, expected: Future[Fields] | None) -> Fields:
+        """Return what has come home of what was expected; if that failed, or nothing was, what an exchange brings."""
+        if expected is not None:
+            with contextlib.suppress(RemoraError):
+                return await asyncio.wrap_future(expected)
+        return await self.exchange(waiter, whole=True)
 
     def fetch(self, names: list[str]) -> tuple[tuple[Buffer, ...], Fields]:
         """Bring variables from the guest, from outside the client's loop.

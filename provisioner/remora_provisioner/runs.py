@@ -8,13 +8,14 @@ import os
 import re
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from remora.errors import Refused, RemoraError, StateError
 from remora.states import ENDED, RUN_TABLE, EndReason, RunEvent, RunState, advance
 from remora.streams import Peer
-from remora.wire import Buffer, Fields, Record, RunId, StartRun
+from remora.wire import Buffer, Fields, Record, Request, RunId, StartRun
 
 from .masking import Mask, Veil
 from .runlog import Follower, RunLog
@@ -23,6 +24,13 @@ LOG_NAME = "log"
 _LATE = 0.5
 """Seconds that text which may be half of a secret waits for the rest when its run has ended."""
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+
+
+@dataclass(frozen=True)
+class AwaitEnd(Request):
+    """Asks a supervisor; answered when the run has ended, which need not have begun."""
+
+    run: RunId
 
 
 def run_folder(runs: Path, run: str) -> Path:

@@ -47,7 +47,7 @@ from .endings import explain, explain_cut
 from .masking import Mask
 from .news import News
 from .order import RUNS, SPARE, Order
-from .runs import SpareLog, SupervisedRun, run_folder
+from .runs import AwaitEnd, SpareLog, SupervisedRun, run_folder
 from .shells import Shells
 from .uplink import Uplink
 from .vessel import Vessel
@@ -75,6 +75,7 @@ class Supervisor:
         self._queue: list[SupervisedRun] = []
         self._active: SupervisedRun | None = None
         self._asked: EndReason | None = None
+        self._ends = asyncio.Event()
         self._shells = Shells(lambda message: self._guest.send(message) if self._guest else None)
         self.state = SandboxState.STARTING
         self.facts: Fields = {"supervisor": os.getpid(), "started": time.time()} | order.facts
@@ -84,6 +85,7 @@ class Supervisor:
             Watch: self._watch,
             StartRun: self._start_run,
             FollowRun: self._follow_run,
+            AwaitEnd: self._await_end,
             InterruptRun: self._interrupt_run,
             CancelRun: self._cancel_run,
             StopSandbox: self._stop_sandbox,
@@ -198,6 +200,9 @@ class Supervisor:
             self._guest.send(Interrupt(run.id))
 
     def _run_changed(self, run: SupervisedRun) -> None:
+        if run.ended:
+            self._ends.set()  # wakes whoever waits now
+            self._ends.clear()
         # whoever assigns calls waits for their ends; of cells and notebooks only listings know
         self._news.tell(run.id, RunChanged(run.id, run.state.value, run.facts), soon=run.form != "call")
 
@@ -278,6 +283,10 @@ class Supervisor:
     async def _follow_run(self, peer: Peer, request: FollowRun) -> None:
         run = self._find(request.run)
         await run.follow(peer, request.after, lambda: run.ended or not request.wait)
+
+    async def _await_end(self, _: Peer, request: AwaitEnd) -> None:
+        while (run := self._runs.get(request.run)) is None or not run.ended:
+            await self._ends.wait()
 
     async def _interrupt_run(self, _: Peer, request: InterruptRun) -> None:
         run = self._find(request.run)

@@ -33,7 +33,7 @@ from remora.wire import Ask, ListAll
 def exchange():
     here = client()
     (box,) = here.run(here.request(ListAll())).result["sandboxes"]
-    here.run(here.request(Ask("files", "exchange", {{"sandbox": box["id"]}})))
+    here.run(here.request(Ask("files", "exchange", {{"sandbox": box["id"], "whole": True}})))
 value = numpy.random.default_rng(0).random({_VARIABLE} // 8)
 """
 _CHANGE = "value[0] += 1"

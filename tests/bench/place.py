@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -59,13 +59,13 @@ class Place:
             self.run("-c", _STOP)
 
     @contextmanager
-    def kernel(self, name: str, python: str = sys.executable) -> Iterator[Notebook]:
-        """Start a kernel by a Python, and end it afterwards."""
+    def kernel(self, name: str, python: str = sys.executable, folder: Path | None = None) -> Iterator[Notebook]:
+        """Start a kernel by a Python in a folder, and end it afterwards."""
         specs = Specs()
         specs.python = python
         door = str(self.state / f"door-{secrets.token_hex(3)}")
         manager = KernelManager(kernel_name=name, kernel_spec_manager=specs, transport="ipc", ip=door)
-        manager.start_kernel(cwd=str(self.folder), env=self.environment)
+        manager.start_kernel(cwd=str(folder or self.folder), env=self.environment)
         client: BlockingKernelClient = manager.client()
         client.start_channels()
         try:
@@ -107,6 +107,20 @@ class Notebook:
         reply = self._client.get_shell_msg(timeout=_DEADLINE)["content"]
         assert reply["status"] == "ok", reply
         return took
+
+    def watch(self, code: str, seen: Callable[[str], None], until: Callable[[], bool] = lambda: False) -> None:
+        """Run a cell and pass on what it prints as it comes, to its end or `until` that is enough."""
+        request = self._client.execute(code)
+        while not until():
+            message = self._client.get_iopub_msg(timeout=_DEADLINE)
+            if message["parent_header"].get("msg_id") == request:
+                seen(message["content"].get("text", ""))
+                if message["content"].get("execution_state") == "idle":
+                    break
+
+    def start(self, code: str) -> None:
+        """Start a cell without waiting for it."""
+        self._client.execute(code)
 
     def _idle(self, request: str) -> bool:
         message = self._client.get_iopub_msg(timeout=_DEADLINE)

@@ -14,6 +14,7 @@ import sys
 import time
 
 import cold_starts
+import elsewhere
 import folders
 import images
 import links
@@ -30,6 +31,7 @@ BENCHES = {
     "links": links.measure,
     "folders": folders.measure,
     "machines": machines.measure,
+    "elsewhere": elsewhere.measure,
     "images": images.measure,
 }
 

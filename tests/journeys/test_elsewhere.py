@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -20,6 +21,8 @@ from provisioner.hosts import Host
 from provisioner import needs
 
 pytestmark = needs.hosts
+_FAR = 0.4
+"""Seconds of a round trip beside which all else is short."""
 _SERVES = """
 def serve():
     import http.server, threading
@@ -102,6 +105,29 @@ def test_files_go_and_come(notebook: Notebook, cell: Callable[..., Ran], host: H
     assert cell("import importlib; importlib.reload(helping).FACTOR").result == "30"
 
 
+def test_a_warm_cell_takes_one_round_trip(notebook: Notebook, cell: Callable[..., Ran], host: Host):
+    """Variables and files included: what is saved before it is seen, what it writes is home, and nothing is asked twice."""
+
+    def took(code: str) -> float:
+        began = time.monotonic()
+        assert cell(code).ok
+        return time.monotonic() - began
+
+    folder = notebook.folder
+    notebook.run("number = 1")
+    assert cell("number += 1").ok
+    host.link.shape(delay_ms=1000 * _FAR)
+    try:
+        assert min(took("number + 1") for _ in range(3)) < 1.9 * _FAR
+        (folder / "saved.txt").write_text("saved")
+        assert cell("text = open('saved.txt').read(); open('made.txt', 'w').write(text[::-1])").ok
+        assert (folder / "made.txt").read_text() == "devas"
+        assert min(took("pass") for _ in range(2)) < 1.9 * _FAR  # what was exchanged is at rest again
+    finally:
+        host.link.shape()
+    assert notebook.run("number").result == "2"
+
+
 def test_changed_on_both_sides(notebook: Notebook, cell: Callable[..., Ran]):
     """Neither version is lost: mine keeps its name, the other one is named."""
     note = notebook.folder / "note.txt"
@@ -123,6 +149,22 @@ def test_the_second_kernel_finds_everything_there(place: Place, host: Host):
     assert notebook.remote("there = 1", ON).ok
     after = host.link.carried()
     assert after.up - before.up < 300_000
+    assert notebook.run("%remote stop").ok
+    place.end(notebook)
+
+
+def test_what_a_new_kernel_needs_is_looked_at_again(place: Place, small_environment: str, host: Host):
+    """It gets a sandbox at once by what was needed last, and another one if a package came to be there meanwhile."""
+    module = next(Path(small_environment).parents[1].glob("lib/python*/site-packages")) / "remora_test_added.py"
+    before = host.link.carried()
+    try:
+        module.write_text("VALUE = 42\n")
+        notebook = place.start("small")
+        assert notebook.run("%load_ext remora").ok
+        assert notebook.remote("import remora_test_added\nremora_test_added.VALUE", ON).result == "42"
+    finally:
+        module.unlink()
+    assert host.link.carried().up - before.up < 5_000_000
     assert notebook.run("%remote stop").ok
     place.end(notebook)
 

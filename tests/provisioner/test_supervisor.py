@@ -33,6 +33,7 @@ from remora.wire import (
 )
 from remora_provisioner import jails, runlog, supervisor
 from remora_provisioner.order import SOCKET
+from remora_provisioner.runs import AwaitEnd
 from remora_provisioner.supervisor import Supervisor
 from remora_provisioner.testing import BadJail, NeverJail
 
@@ -445,6 +446,21 @@ async def test_attaching_after_the_end(tmp_path: Path) -> None:
         records = await me.end_of("r1")
         assert [r.seq for r in await late.follow("r1")] == [r.seq for r in records]
         assert await late.follow("r1", after=10_000) == late.records[RunId("r1")]
+
+
+@in_loop
+async def test_waiting_for_the_end_of_a_run(tmp_path: Path) -> None:
+    """Whoever asks is answered at its end: asked before it is there, while it goes on, or when it is over."""
+    async with living(tmp_path) as (_, path), visit(path) as me, visit(path) as early:
+        asked = asyncio.ensure_future(early.peer.request(AwaitEnd(RunId("r2"))))
+        await me.peer.request(a_run("r1", "say one"))
+        await early.peer.request(AwaitEnd(RunId("r1")))
+        await me.peer.request(a_run("r2", "many 5\nwait"))
+        await me.until(lambda: len(me.text("r2")) == 5)
+        assert not asked.done()
+        await me.peer.request(InterruptRun(RunId("r2")))
+        await asked
+        await early.peer.request(AwaitEnd(RunId("r2")))
 
 
 @in_loop

@@ -101,34 +101,41 @@ class CellRun:
         """
         self._cargo = variables.load(code, self._session, options, self._namespace)
         self.exchange()
+        expected, over = None, False
         try:
             with interrupts_into(self._items.put), self._front.hearing():
                 self.send(code, name, options, fields, self._cargo, self.take)
+                expected = self.connection.expect_files(self.run)
                 self._wait()
+                over = True
                 if not self.connection.elsewhere:
                     self._finish()
                     return
         finally:
-            self._fetch_files()
+            if expected is not None and not over:
+                expected.cancel()
+            self._fetch_files(expected if over else None)
         with interrupts_into(self._items.put), self._front.hearing():
             self._finish()
 
-    def _fetch_files(self) -> None:
+    def _fetch_files(self, expected: Future[Fields] | None) -> None:
         """Have files that the run has made come home; a stop leaves them to come by themselves."""
         if not self.connection.elsewhere:
             return
         try:
             with _on_interrupt(signal.default_int_handler):
-                self.exchange()
+                self._exchange(lambda waiter: self.connection.bring_home(waiter, expected))
         except (KeyboardInterrupt, RunEnded):
             self.say("not all files are home yet; the rest comes with the next cell")
 
     def exchange(self) -> None:
         """Bring the notebook's folder and that of a machine elsewhere to agreement; a failure is said, and the run goes on."""
-        if not self.connection.elsewhere:
-            return
+        if self.connection.elsewhere:
+            self._exchange(self.connection.exchange)
+
+    def _exchange(self, work: Callable[[Waiter], Coroutine[Any, Any, Fields]]) -> None:
         try:
-            moved = self.wait_for(self.connection.exchange)
+            moved = self.wait_for(work)
         except RunEnded:
             raise
         except RemoraError as error:

@@ -85,7 +85,7 @@ class DetachedRun:
         if connection is None or not connection.elsewhere or not connection.alive:
             return
         try:
-            moved = connection.client.run(connection.exchange(Waiter()))
+            moved = connection.client.run(connection.exchange(Waiter(), whole=True))
         except RemoraError as error:
             self.say(f"files were not exchanged: {error}")
             return

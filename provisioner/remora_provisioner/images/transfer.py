@@ -3,17 +3,21 @@
 Law: the receiver believes nothing: sizes in the index are bounds, every object is verified as it is written, and whatever is not
 as promised is refused with its reason and leaves a clean store. What arrived whole stays: a broken transfer goes on where it was.
 
-Frames have a letter and a length: T index · W wants (one bit for each object, in order) · P pack of small objects · O large
-object · D done · E refused, with the reason. Both sides know from index and wants which objects come in which order.
+Frames have a letter and a length: T index · W wants (one bit for each object, in order) · P piece of contents · Z the same,
+compressed · D done · E refused, with the reason. Both sides know from index and wants which objects come in which order, and so
+what each piece holds. What is alike lies side by side, since that compresses best.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import os
 import struct
 import zlib
+from collections import deque
 from collections.abc import Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -24,7 +28,8 @@ from .store import MOST_INDEX, Store, inflate
 from .tree import Tree
 
 _HEAD = struct.Struct(">cQ")
-_SMALL, _PACK = 1 << 16, 1 << 20
+_PIECE, _LEVEL = 1 << 20, 5
+_AHEAD = 8  # pieces that are compressed before they can be written
 _SHORT = 1 << 12  # the most that a D or an E holds
 
 
@@ -74,8 +79,7 @@ def send(store: Shelf, digest: str, reader: Reader, writer: Writer) -> None:
         wants = _read(reader, _expect(reader, b"W", most=(len(items) + 7) // 8))
         if len(wants) != (len(items) + 7) // 8:
             raise _nonsense()
-        for batch in _batches([item for at, item in enumerate(items) if wants[at // 8] >> at % 8 & 1]):
-            _put_batch(store, writer, batch)
+        _put_contents(store, writer, [item for at, item in enumerate(items) if wants[at // 8] >> at % 8 & 1])
         _expect(reader, b"D", most=0)
 
 
@@ -91,8 +95,10 @@ def receive(store: Store, reader: Reader, writer: Writer, *, system: bool = Fals
             items = _items(tree)
             lacking = [not store.has(item.digest, item.executable) for item in items]
             _put(writer, b"W", _bits(lacking))
-            for batch in _batches([item for item, lacks in zip(items, lacking, strict=True) if lacks]):
-                _take_batch(store, reader, batch)
+            wanted = [item for item, lacks in zip(items, lacking, strict=True) if lacks]
+            contents = _Incoming(reader, sum(item.size for item in wanted))
+            for item in wanted:
+                store.put_chunks(_pieces(contents, item.size), item.digest, item.executable)
             store.save(tree)
             _put(writer, b"D", b"")
     except StoreRefused as error:
@@ -104,27 +110,10 @@ def receive(store: Store, reader: Reader, writer: Writer, *, system: bool = Fals
 
 def _items(tree: Tree) -> list[_Item]:
     sizes: dict[tuple[str, bool], int] = {}
-    for file in tree.files():
+    for file in sorted(tree.files(), key=lambda file: (os.path.splitext(file.path)[1], file.path)):
         if sizes.setdefault((file.digest, file.executable), file.size) != file.size:
             raise StoreRefused(f"the size of {file.path!r} cannot be true; fetch the image again", reason="malformed")
-    return [_Item(digest, executable, size) for (digest, executable), size in sorted(sizes.items())]
-
-
-def _batches(items: list[_Item]) -> Iterator[list[_Item]]:
-    """Yield what goes into one frame: small objects together, a large one alone. Both sides do this alike."""
-    batch: list[_Item] = []
-    size = 0
-    for item in items:
-        if item.size > _SMALL:
-            yield [item]
-            continue
-        if size + item.size > _PACK or len(batch) == _SHORT:
-            yield batch
-            batch, size = [], 0
-        batch.append(item)
-        size += item.size
-    if batch:
-        yield batch
+    return [_Item(digest, executable, size) for (digest, executable), size in sizes.items()]
 
 
 def _bits(flags: list[bool]) -> bytes:
@@ -134,30 +123,76 @@ def _bits(flags: list[bool]) -> bytes:
     return bytes(bits)
 
 
-def _letter(batch: list[_Item]) -> bytes:
-    return b"O" if batch[0].size > _SMALL else b"P"
+def _put_contents(store: Shelf, writer: Writer, items: list[_Item]) -> None:
+    """Send contents, compressed by several threads ahead of what is written."""
+    waiting: deque[Future[tuple[bytes, bytes]]] = deque()
+    with ThreadPoolExecutor(min(4, len(os.sched_getaffinity(0))), thread_name_prefix="packing") as pool:
+        for piece in _cut(_contents(store, items)):
+            waiting.append(pool.submit(_packed, piece))
+            if len(waiting) > _AHEAD:
+                _put(writer, *waiting.popleft().result())
+        while waiting:
+            _put(writer, *waiting.popleft().result())
 
 
-def _put_batch(store: Shelf, writer: Writer, batch: list[_Item]) -> None:
-    _write(writer, _HEAD.pack(_letter(batch), sum(item.size for item in batch)))
-    for item in batch:
+def _contents(store: Shelf, items: list[_Item]) -> Iterator[bytes]:
+    for item in items:
         left = item.size
         with contextlib.closing(store.read(item.digest, item.executable)) as chunks:
             for chunk in chunks:
                 left -= len(chunk)
                 if left >= 0:
-                    _write(writer, chunk)
+                    yield chunk
         if left:
             raise Unavailable("a file changed while it was sent; run it again", reason="changed")
-    writer.flush()
 
 
-def _take_batch(store: Store, reader: Reader, batch: list[_Item]) -> None:
-    promised = sum(item.size for item in batch)
-    if _expect(reader, _letter(batch), most=promised) != promised:
-        raise _nonsense()
-    for item in batch:
-        store.put_chunks(_pieces(reader, item.size), item.digest, item.executable)
+def _cut(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """Cut contents into pieces of one size, the last one shorter."""
+    piece = bytearray()
+    for chunk in chunks:
+        piece += chunk
+        while len(piece) >= _PIECE:
+            yield bytes(piece[:_PIECE])
+            del piece[:_PIECE]
+    if piece:
+        yield bytes(piece)
+
+
+def _packed(piece: bytes) -> tuple[bytes, bytes]:
+    packed = zlib.compress(piece, _LEVEL)
+    return (b"Z", packed) if len(packed) < len(piece) else (b"P", piece)
+
+
+class _Incoming:
+    """The contents that come, without the frames around them."""
+
+    def __init__(self, reader: Reader, size: int) -> None:
+        self._reader, self._left = reader, size
+        self._piece = memoryview(b"")
+
+    def read(self, size: int, /) -> bytes:
+        """Return at most so many bytes, none when all that was announced has been read. Raises StoreRefused."""
+        if not self._piece and self._left:
+            self._piece = memoryview(self._next(min(self._left, _PIECE)))
+            self._left -= len(self._piece)
+        taken, self._piece = self._piece[:size], self._piece[size:]
+        return bytes(taken)
+
+    def _next(self, size: int) -> bytes:
+        letter, length = _head(self._reader, b"P", b"Z", most=size)
+        if letter == b"P" and length != size:
+            raise _nonsense()
+        data = _read(self._reader, length)
+        if letter == b"Z":
+            unpacking = zlib.decompressobj()
+            try:
+                data = unpacking.decompress(data, size)
+            except zlib.error as error:
+                raise _nonsense() from error
+        if len(data) != size:
+            raise _nonsense()
+        return data
 
 
 def _pieces(reader: Reader, size: int) -> Iterator[bytes]:
@@ -175,14 +210,19 @@ def _read(reader: Reader, size: int) -> bytes:
 
 def _expect(reader: Reader, letter: bytes, most: int) -> int:
     """Read the head of a frame and return its length."""
+    return _head(reader, letter, most=most)[1]
+
+
+def _head(reader: Reader, *letters: bytes, most: int) -> tuple[bytes, int]:
+    """Read the head of a frame, one of these letters, and return it with the frame's length."""
     got, length = _HEAD.unpack(_read(reader, _HEAD.size))
     if got == b"E" and length <= _SHORT:
         raise _refusal(_read(reader, length))
-    if got != letter:
+    if got not in letters:
         raise _nonsense()
     if length > most:
         raise StoreRefused("the other side sends more than it announced; do not trust it", reason="too-large")
-    return int(length)
+    return got, int(length)
 
 
 def _refusal(data: bytes) -> StoreRefused:

@@ -69,11 +69,14 @@ class Desk:
         spec = SandboxSpec.from_dict(request.spec)
         facts = request.facts | {"backend": self._backend, "lease": self._there.lease}
         fitting = self._there.with_folder(self._backend, spec, Fitting.from_dict(request.fitting))
-        opening = Opening(secrets=request.secrets)
+        sandbox, opening = SandboxId(request.sandbox), Opening(secrets=request.secrets)
+        if lacking := await asyncio.to_thread(self._there.lacking, [*fitting.trees]):
+            return {"lacking": lacking}
         require_devices(spec, self._there.agent, spec.on)
-        sandbox = SandboxId(request.sandbox)
+        self._there.forget(sandbox)
         with self._there.agent.granted(sandbox, spec), self._there.opening(self._backend, sandbox):
-            return {"notices": await self._there.agent.open_fitted(sandbox, spec, fitting, facts, opening)}
+            notices = await self._there.agent.open_fitted(sandbox, spec, fitting, facts, opening)
+        return {"notices": notices, "facts": self._there.facts_of(sandbox)}
 
     async def _extend(self, _: Peer, request: ExtendThere) -> Fields:
         self._there.require_owned(self._backend, SandboxId(request.sandbox))

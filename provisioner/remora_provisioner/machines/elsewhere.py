@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import errno
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from typing import Any
 from remora import streams
 from remora.errors import BackendError, Refused, RemoraError, StateError, Unavailable
 from remora.resources import SandboxSpec
-from remora.states import EndReason, RunState
+from remora.states import EndReason, RunState, SandboxState
 from remora.streams import Peer
 from remora.wire import Fields, FollowRun, Record, Request, RunId, SandboxId
 
@@ -27,15 +27,15 @@ from ..hearing import UNFINISHED, Hearing, Listener
 from ..images.fitting import Fitting
 from ..opening import Opening
 from ..order import OWNER
+from .ahead import Ahead
 from .folders import Folders
 from .homes import Homes
 from .lines import Line
-from .luggage import Luggage, packed
-from .messages import AskEnd, AskPort, ExtendThere, Lack, Leave, OpenThere, StopThere, TakeUp
+from .luggage import Luggage, Wanted
+from .messages import AskEnd, AskPort, ExtendThere, Leave, OpenThere, StopThere, TakeUp
 from .pastruns import send_log
 from .ports import Ports
 from .relay import Relay
-from .threads import beside
 
 _LOG = logging.getLogger(__name__)
 _OURS = frozenset({"id", "kernel", "session", "identity", "spec", "on", "pool", "leaving", "used"})
@@ -47,6 +47,7 @@ _REACH = 20.0
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _PATIENCE = 2.0
 """Seconds to wait for what is being heard of a machine."""
+Start = Callable[[Luggage], Awaitable[Fields]]
 
 
 class Elsewhere(Hearing):
@@ -66,7 +67,7 @@ class Elsewhere(Hearing):
         self._closed = False
         self._control: Peer | None = None
         self._controlling = asyncio.Lock()
-        self._sending = asyncio.Lock()
+        self._ahead = Ahead(name, line.dial, here, folders)
         self._farms = ""
         self.facts: Fields = {}
         self.terms: Callable[[], Fields] = dict
@@ -82,14 +83,21 @@ class Elsewhere(Hearing):
     async def open(self, sandbox: SandboxId, spec: SandboxSpec, facts: Fields, opening: Opening) -> list[str]:
         """Start a sandbox there and return the lines that its user should read."""
         require_secrets(spec, opening)
+        asked = False
+
+        async def start(luggage: Luggage) -> Fields:
+            nonlocal asked
+            asked = True
+            there = asdict(luggage.fitting_for(self._farms))
+            answer = await self._ask(OpenThere(sandbox, spec.to_dict(), there, facts, _for_sandbox(opening)))
+            return dict(answer.result)
+
         self._ours.add(sandbox)
         self._openings[sandbox] = opening
-        asked = False
         try:
-            fitting = await self._fit(spec, opening)
-            request = OpenThere(sandbox, spec.to_dict(), asdict(fitting), facts, _for_sandbox(opening))
-            asked = True
-            notices = (await opening.during(self._ask(request))).result["notices"]
+            with self._room():
+                fitting = await self._built(spec, opening)
+                told = await opening.during(self._opened(sandbox, start, Wanted(spec, fitting, opening)))
         except BaseException:
             self._ours.discard(sandbox)
             if asked:
@@ -97,22 +105,47 @@ class Elsewhere(Hearing):
             raise
         finally:
             del self._openings[sandbox]
-        self._homes.note(sandbox, spec)
         self._relay(sandbox)
+        self._homes.note(sandbox, spec)
         (self._place / sandbox / OWNER).write_text(str(facts.get("kernel", "")))
-        await self._hear(sandbox)
-        return [*notices]
+        self._heard_sandbox(sandbox, SandboxState.STARTING.value, told["facts"])
+        self._soon(self._hear(sandbox))
+        self._homes.fetch_soon(sandbox)  # while the kernel connects
+        return [*told["notices"]]
+
+    async def _opened(self, sandbox: SandboxId, start: Start, wanted: Wanted) -> Fields:
+        """Start a sandbox with what was needed last time, while it is looked what is needed now; another one if that differs."""
+        before = self._ahead.before(wanted)
+        if before is None:
+            luggage = await self._ahead.look(wanted)
+        else:
+            told, luggage = await asyncio.gather(start(before), self._ahead.look(wanted))
+            if "lacking" not in told:
+                if before.is_same(luggage):
+                    return told
+                await self._ask(StopThere(sandbox, EndReason.STOPPED.value))
+        await self._ahead.bring(luggage, wanted.opening, self._ask)
+        told = await start(luggage)
+        if "lacking" in told:
+            raise Unavailable(f"{self.name} does not keep what it is sent; see what it has of disk space, and try again")
+        return told
+
+    async def _built(self, spec: SandboxSpec, opening: Opening) -> Fitting:
+        """Reach the machine, build the image here, and return how a sandbox would be fitted out here."""
+        await opening.during(self._line.reached(opening))
+        await self._taken_up()
+        return await self._here.fit(spec, opening)
 
     async def _end_stray(self, sandbox: SandboxId) -> None:
         """End a sandbox that nobody wants any more."""
         await self._until_heard(lambda: self._ask(StopThere(sandbox, EndReason.STOPPED.value)))
 
-    async def exchange(self, sandbox: SandboxId) -> Fields:
-        """Bring the notebook's folder here and there to agreement; see `Homes.exchange`. Raises Unavailable."""
+    async def exchange(self, sandbox: SandboxId, run: RunId | None, *, whole: bool) -> Fields:
+        """Bring the notebook's folder here and there to agreement, at the end of a run if one is named. Unavailable."""
         for last in (False, False, True):
             await self._reach(f"files of {self.name} wait until it is back")
             try:
-                return await self._homes.exchange(sandbox)
+                return await (self._homes.exchange(sandbox, whole=whole) if run is None else self._homes.fetch(sandbox, run))
             except Unavailable:  # the agent there was started anew over it
                 if last or not self.has(sandbox):
                     raise
@@ -138,8 +171,11 @@ class Elsewhere(Hearing):
 
     async def extend(self, sandbox: SandboxId, spec: SandboxSpec, opening: Opening) -> list[str]:
         """Fit a living sandbox out with the image of this spec."""
-        fitting = await self._fit(spec, opening)
-        answer = await opening.during(self._ask(ExtendThere(sandbox, asdict(fitting), _for_sandbox(opening))))
+        with self._room():
+            luggage = await opening.during(self._ahead.look(Wanted(spec, await self._built(spec, opening), opening)))
+            await opening.during(self._ahead.bring(luggage, opening, self._ask))
+        there = asdict(luggage.fitting_for(self._farms))
+        answer = await opening.during(self._ask(ExtendThere(sandbox, there, _for_sandbox(opening))))
         return [*answer.result["notices"]]
 
     async def stop(self, sandbox: SandboxId, reason: EndReason) -> None:
@@ -158,35 +194,16 @@ class Elsewhere(Hearing):
         if sandbox in self._burials:
             await asyncio.wait({self._burials[sandbox]}, timeout=_REACH)
 
-    async def _fit(self, spec: SandboxSpec, opening: Opening) -> Fitting:
-        """Build the image here, send what the machine lacks of it, and return the fitting for over there.
-
-        Raises StateError if this machine's disk has no room for what is kept of that.
-        """
+    @contextlib.contextmanager
+    def _room(self) -> Iterator[None]:
+        """Say so if this machine's disk has no room for what is kept of what is sent. Raises StateError."""
         try:
-            return await self._fitted(spec, opening)
+            yield
         except OSError as error:
             if error.errno not in _NO_ROOM:
                 raise
             place = self._place.parent
             raise StateError(f"{place} cannot be used ({error.strerror}); free space or set REMORA_STATE_DIR") from error
-
-    async def _fitted(self, spec: SandboxSpec, opening: Opening) -> Fitting:
-        await opening.during(self._line.reached(opening))
-        await self._taken_up()
-        fitting = await self._here.fit(spec, opening)
-        luggage = await opening.during(asyncio.to_thread(self._packed, spec, fitting))
-        async with self._sending:
-            lacking = (await self._ask(Lack([*luggage.shelves]))).result["lacking"]
-            if lacking:
-                size = sum(luggage.shelves[tree].load(tree).size for tree in lacking)
-                opening.say(f"sending {len(lacking)} folders with {size >> 20} MiB to {self.name}; what it has is not sent again")
-                await opening.during(beside(self._line.dial("store"), lambda sock: luggage.send(sock, lacking, self.name)))
-        return luggage.fitting_for(self._farms)
-
-    def _packed(self, spec: SandboxSpec, fitting: Fitting) -> Luggage:
-        with self._folders.lock:
-            return packed(spec, fitting, self._here.images.root, self._folders)
 
     # -- talking with the agent there
 
@@ -298,7 +315,7 @@ class Elsewhere(Hearing):
     def _note_run(self, sandbox: SandboxId, run: RunId, state: str, facts: Fields) -> None:
         super()._note_run(sandbox, run, state, facts)
         if state not in UNFINISHED and sandbox in self._peers:
-            self._homes.fetch_soon(sandbox)  # also what nobody waits for comes home
+            self._homes.ended(sandbox, run)
 
     def _soon(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)

@@ -1,6 +1,7 @@
 """The folders of this machine that sandboxes on another one share, and when they are exchanged with it.
 
-Law: one exchange of a folder at a time. What came home while nobody waited is told to whoever waits next.
+Law: one exchange of a folder at a time, and none where both sides are known to be at rest: a run begins without one, and after it
+one digest tells that there is nothing to fetch. What came home while nobody waited is told to whoever waits next.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ from pathlib import Path
 from remora.errors import RemoraError
 from remora.resources import SandboxSpec, parse_memory
 from remora.settings import FILES_MOST
-from remora.wire import Fields, SandboxId
+from remora.wire import Fields, RunId, SandboxId
 
 from ..view import shared_folder
-from .exchange import FolderHome, Receipt
-from .threads import beside
+from .exchange import FolderHome, Receipt, Rest, is_at_rest, rest
+from .threads import apart, beside
 
 _LOG = logging.getLogger(__name__)
 
@@ -32,6 +33,13 @@ class _Home:
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     untold: list[Receipt] = field(default_factory=list)
     fetching: asyncio.Task[None] | None = None
+    met: bool = False
+    """Whether the last exchange came to its end."""
+    rest: Rest | None = None
+    awaited: dict[RunId, bool] = field(default_factory=dict)
+    """Runs whose files somebody waits for, and whether they are heard to have ended."""
+    fetched: set[RunId] = field(default_factory=set)
+    """Those whose files are home, until they are heard to have ended."""
 
 
 class Homes:
@@ -61,18 +69,52 @@ class Homes:
             if home.fetching is not None:
                 home.fetching.cancel()
 
-    async def exchange(self, sandbox: SandboxId) -> Fields:
-        """Bring a folder here and there to agreement; return the bytes `sent` and `fetched`, and `line`, empty if nothing was."""
+    async def exchange(self, sandbox: SandboxId, *, whole: bool) -> Fields:
+        """Bring a folder here and there to agreement; return the bytes `sent` and `fetched`, and `line`, empty if nothing was.
+
+        Unless it is to be the `whole` of it, nothing is asked of the machine if nothing has to be sent.
+        """
         home = self._homes.get(sandbox)
         if home is None:
-            return {"line": "", "sent": 0, "fetched": 0}
-        await self._exchange(sandbox, home)
-        receipts, home.untold = home.untold, []
-        sent, fetched = sum(one.sent_bytes for one in receipts), sum(one.fetched_bytes for one in receipts)
-        return {"line": "; ".join(filter(None, (one.line() for one in receipts))), "sent": sent, "fetched": fetched}
+            return _told([])
+        async with home.turn:
+            home.rest = await apart(lambda: rest(home.folder)) if home.met and not whole else None
+        if home.rest is None:
+            await self._exchange(sandbox, home)
+        return _told(home.untold)
+
+    async def fetch(self, sandbox: SandboxId, run: RunId) -> Fields:
+        """Wait for the end of a run, which need not have begun, and bring home what it has written; see `exchange`."""
+        home = self._homes.get(sandbox)
+        if home is None:
+            return _told([])
+        home.awaited[run] = False
+        try:
+            with self._dial(f"folder/{sandbox}/{run}") as sock:
+                at_rest = await beside(sock, lambda sock: is_at_rest(home.folder, home.rest, sock))
+            if not at_rest:
+                await self._exchange(sandbox, home)
+        except BaseException:
+            if home.awaited.pop(run, False):
+                self.fetch_soon(sandbox)
+            raise
+        if not home.awaited.pop(run):
+            home.fetched.add(run)
+        return _told(home.untold)
+
+    def ended(self, sandbox: SandboxId, run: RunId) -> None:
+        """Take note that a run has ended: what it has written comes home, also when nobody waits."""
+        if (home := self._homes.get(sandbox)) is None:
+            return
+        if run in home.awaited:
+            home.awaited[run] = True
+        elif run in home.fetched:
+            home.fetched.discard(run)
+        else:
+            self.fetch_soon(sandbox)
 
     def fetch_soon(self, sandbox: SandboxId) -> None:
-        """Let files come home while nobody waits for them."""
+        """Let an exchange begin for which nobody waits."""
         home = self._homes.get(sandbox)
         if home is not None and (home.fetching is None or home.fetching.done()):
             home.fetching = asyncio.get_running_loop().create_task(self._fetch(sandbox, home))
@@ -85,5 +127,18 @@ class Homes:
 
     async def _exchange(self, sandbox: SandboxId, home: _Home) -> None:
         async with home.turn:
+            home.met = False
             with self._dial(f"folder/{sandbox}") as sock:
                 home.untold.append(await beside(sock, home.folder.exchange))
+            home.met = True
+
+
+def _told(receipts: list[Receipt]) -> Fields:
+    """Return what a kernel is told of exchanges, once."""
+    said = {
+        "line": "; ".join(filter(None, (one.line() for one in receipts))),
+        "sent": sum(one.sent_bytes for one in receipts),
+        "fetched": sum(one.fetched_bytes for one in receipts),
+    }
+    receipts.clear()
+    return said

@@ -19,12 +19,23 @@ from ..images import transfer
 from ..images.fitting import Fitting
 from ..images.store import Store
 from ..images.transfer import Shelf
+from ..opening import Opening
 from ..view import in_system
 from . import libraries
 from .folders import Folders, Skip
 
 _DULL = ("test", "idlelib", "tkinter", "turtledemo", "lib2to3")
 """What of a Python's own standard library no sandbox has a use for."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A sandbox for which luggage is wanted."""
+
+    spec: SandboxSpec
+    fitting: Fitting
+    """As it is here."""
+    opening: Opening
 
 
 @dataclass(frozen=True)
@@ -41,6 +52,10 @@ class Luggage:
     """Where each tree can be read."""
     farms: str
     """The folder of all farms here."""
+
+    def is_same(self, other: Luggage) -> bool:
+        """Say whether nothing else would be sent, and nothing be seen elsewhere."""
+        return (self.places, self.libraries, [*self.shelves]) == (other.places, other.libraries, [*other.shelves])
 
     def fitting_for(self, farms: str) -> Fitting:
         """Return the fitting for a machine whose farms are in that folder."""

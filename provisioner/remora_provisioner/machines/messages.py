@@ -28,7 +28,7 @@ class Lack(Request):
 
 @dataclass(frozen=True)
 class OpenThere(Request):
-    """Start a sandbox; its trees are there. Answer: `notices` for its user."""
+    """Start a sandbox. Answer: `notices` for its user, and `facts` of it; or the trees that are `lacking`: nothing is done."""
 
     sandbox: SandboxId
     spec: Fields

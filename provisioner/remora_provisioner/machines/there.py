@@ -17,7 +17,7 @@ import logging
 import os
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,11 +33,11 @@ from ..images import transfer
 from ..images.fitting import Fitting
 from ..images.store import Store
 from ..order import SOCKET, Order, write_whole
-from ..runs import LOG_NAME, run_folder
+from ..runs import LOG_NAME, AwaitEnd, run_folder
 from ..view import shared_folder
 from . import terms
 from .desk import Desk
-from .exchange import serve
+from .exchange import serve, tell
 from .ports import check_port, connected
 from .threads import apart, beside
 from .tidying import AGREED, FILES, Tidying
@@ -148,9 +148,7 @@ class There:
         if kind == "store":
             return self._in_thread(self._receive)
         if kind == "folder":
-            place = self._folder_of(self._owned(backend, SandboxId(name)))
-            os.utime(place)
-            return self._in_thread(lambda sock: serve(place / FILES, place / AGREED, sock))
+            return self._folder(backend, *name.partition("/")[::2])
         if kind == "port":
             sandbox, _, port = name.partition("/")
             self._owned(backend, SandboxId(sandbox))
@@ -158,6 +156,15 @@ class There:
         if kind in ("agent", "log"):
             return self._in_loop(Desk(self, backend))
         raise Refused(f"nothing here is called {target!r}; use the same version of Remora on both machines")
+
+    def _folder(self, backend: str, sandbox: str, run: str) -> socket.socket:
+        """Return what leads to one exchange of a sandbox's folder, or, with a run, to a look at it when that has ended."""
+        directory = self._owned(backend, SandboxId(sandbox))
+        place = self._folder_of(directory)
+        os.utime(place)
+        if not run:
+            return self._in_thread(lambda sock: serve(place / FILES, place / AGREED, sock))
+        return self._in_thread(lambda sock: tell(place / FILES, place / AGREED, sock), lambda: _over(directory, RunId(run)))
 
     def _owned(self, backend: str, sandbox: SandboxId) -> Path:
         directory = self._state / "sandboxes" / sandbox
@@ -177,6 +184,11 @@ class There:
             (place / FILES).mkdir(mode=0o700, parents=True, exist_ok=True)
             os.utime(place)  # so that nobody takes it for one that is not used any more
         return replace(fitting, places=(*fitting.places, (folder, str(place / FILES))))
+
+    def facts_of(self, sandbox: SandboxId) -> Fields:
+        """Return what is known of a sandbox that was just opened."""
+        facts = Order.load(self._state / "sandboxes" / sandbox).facts
+        return {name: facts[name] for name in ("jail", "devices") if name in facts}
 
     def require_owned(self, backend: str, sandbox: SandboxId) -> None:
         """Raise Refused if there is no sandbox of that backend with this id."""
@@ -200,11 +212,15 @@ class There:
         task.add_done_callback(self._sockets.discard)
         return theirs
 
-    def _in_thread(self, work: Callable[[socket.socket], None]) -> socket.socket:
+    def _in_thread(
+        self, work: Callable[[socket.socket], None], after: Callable[[], Awaitable[None]] | None = None
+    ) -> socket.socket:
         theirs, ours = socket.socketpair()
 
         async def run() -> None:
             with ours, contextlib.suppress(RemoraError, OSError):  # the other side was told
+                if after is not None:
+                    await after()
                 await beside(ours, work)
 
         task = asyncio.get_running_loop().create_task(run())
@@ -298,6 +314,13 @@ class There:
     def log_of(self, run: RunId) -> Path:
         """Return where a run's log is."""
         return run_folder(self.agent.runs, run) / LOG_NAME
+
+
+async def _over(sandbox: Path, run: RunId) -> None:
+    """Return when a run has ended, which need not have begun. Raises RemoraError if its supervisor goes, or is an old one."""
+    visit = await streams.adopt(streams.dial(sandbox / SOCKET), lambda *_: None)
+    with contextlib.closing(visit):
+        await visit.request(AwaitEnd(run))
 
 
 async def _adopt(sock: socket.socket, desk: Desk) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import struct
 import threading
 import zlib
@@ -17,7 +18,7 @@ from remora_provisioner.images.store import Store
 from remora_provisioner.images.transfer import receive, send
 from remora_provisioner.images.tree import File, Link, Tree
 
-LARGE = b"large" * 50_000
+LARGE, NEW = random.Random(1).randbytes(250_000), random.Random(2).randbytes(3000)
 
 
 @pytest.fixture
@@ -107,15 +108,27 @@ def test_a_tree_arrives_and_then_only_differences_travel(here: Store, there: Sto
     assert there.verify() == []
     again, _ = pass_on(here, there, digest)
     assert again < first - len(LARGE)
-    newer, _ = pass_on(here, there, example(here, b"new" * 1000))
+    newer, _ = pass_on(here, there, example(here, NEW))
     assert again + 3000 <= newer < again + 4000
+
+
+def test_what_can_be_compressed_is(here: Store, there: Store):
+    """Text takes a fraction of its size, and what is compressed already no more than itself."""
+    text = b"".join(b"def function_%d(x):\n    return x\n" % at for at in range(60_000))
+    size, raised = pass_on(here, there, here.save(Tree.of([File("text.py", *here.put_bytes(text))])))
+    assert raised == [None, None]
+    assert size < len(text) // 5
+    size, raised = pass_on(here, there, here.save(Tree.of([File("packed.gz", *here.put_bytes(LARGE))])))
+    assert raised == [None, None]
+    assert size < len(LARGE) + 300
+    assert there.verify() == []
 
 
 def test_a_broken_transfer_goes_on_where_it_was(here: Store, there: Store):
     """Wherever it breaks the store is clean, and each attempt gets further."""
-    digest = example(here)
+    digest = example(here, *(random.Random(seed).randbytes(400_000) for seed in range(6)))
     whole, _ = pass_on(here, Store(there.root / "scratch"), digest)
-    for most in (0, 5, 1000, whole // 10, whole // 2, whole - 3):
+    for most in (0, 5, 1000, whole // 10, whole // 2, whole // 4):
         _, raised = pass_on(here, there, digest, most)
         assert all(isinstance(error, Unavailable) for error in raised), raised
         assert there.verify() == []
@@ -172,9 +185,12 @@ SMALL, BIG = File("f", A, 5), File("f", A, 100_000)
         (index_of(SMALL) + frame(b"P", b"123456"), "too-large"),
         (index_of(SMALL) + frame(b"P", b"1234"), "malformed"),
         (index_of(SMALL) + frame(b"O", b"12345"), "malformed"),
-        (index_of(BIG) + frame(b"O", bytes(100_000)), "wrong-digest"),
-        (index_of(BIG) + frame(b"O", b"", 1 << 50), "too-large"),
-        (index_of(BIG) + frame(b"O", b"", 99_999), "malformed"),
+        (index_of(SMALL) + frame(b"Z", b"12345"), "malformed"),
+        (index_of(SMALL) + frame(b"Z", zlib.compress(b"12345")), "too-large"),
+        (index_of(BIG) + frame(b"Z", zlib.compress(bytes(100_000))), "wrong-digest"),
+        (index_of(BIG) + frame(b"P", b"", 1 << 50), "too-large"),
+        (index_of(BIG) + frame(b"Z", zlib.compress(bytes(100_001))), "wrong-digest"),
+        (index_of(BIG) + frame(b"P", b"", 99_999), "malformed"),
         (index_of(BIG) + frame(b"E", b"garbage"), "malformed"),
     ],
 )

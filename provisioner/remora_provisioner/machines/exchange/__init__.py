@@ -2,6 +2,7 @@
 
 from .home import FolderHome
 from .receipts import Receipt
+from .resting import Rest, is_at_rest, rest, tell
 from .serving import serve
 
-__all__ = ["FolderHome", "Receipt", "serve"]
+__all__ = ["FolderHome", "Receipt", "Rest", "is_at_rest", "rest", "serve", "tell"]

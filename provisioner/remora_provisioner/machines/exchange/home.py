@@ -65,7 +65,7 @@ class _Home:
 
     def run(self) -> Receipt:
         home = self._home
-        rules = Rules(_rules(self._top))
+        rules = Rules(rules_of(self._top))
         self._letters.put_values(b"H", {"protocol": PROTOCOL, "most": home.most, "seen": self._agreed.seen}, rules.text)
         with looked(home.folder, rules, home.most, self._memory) as index:
             there = self._index_there(rules)
@@ -222,7 +222,8 @@ def _folder(path: bytes) -> bytes:
     return path[: path.rfind(b"/") + 1]
 
 
-def _rules(top: Beneath) -> bytes:
+def rules_of(top: Beneath) -> bytes:
+    """Return the text of the folder's `.remoraignore`, empty if there is none. Raises StateError if it cannot be read."""
     try:
         descriptor = top.read(NAME)
     except FileNotFoundError:

@@ -12,6 +12,7 @@ Letters may be put by two threads, and are read by one.
     C pack · L piece of a large file · Z zeros of one · E no more comes
     D done       there → home   what could not be done, and why
     T token      home → there   the name of what was agreed on; B bye, if nothing new was
+    K look       both           see resting.py
     X error      both           what went wrong, in place of anything else
 """
 

@@ -25,7 +25,8 @@ from .letters import PROTOCOL, Letters, octets, text
 from .looking import looked, opened, sweep, telling
 from .streaming import Streaming
 
-_HOME = "the notebook's machine"
+HOME = "the notebook's machine"
+"""Who is at the other end, for messages."""
 
 
 def serve(folder: Path, state: Path, sock: socket.socket) -> None:
@@ -33,7 +34,7 @@ def serve(folder: Path, state: Path, sock: socket.socket) -> None:
 
     `state`: a directory for this folder alone. Raises what `exchange` raises; the other side is told.
     """
-    letters = Letters(sock, _HOME)
+    letters = Letters(sock, HOME)
     with telling(letters), locked(state):
         with kept(folder):
             folder.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,62 @@
+"""What a sandbox on a machine elsewhere needs of this one is sent ahead of it: what the machine lacks, once.
+
+Law: what was needed last time is a guess, never a fact: folders are looked at again for each sandbox.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from remora.wire import Request
+
+from ..agent import Agent
+from ..images.fitting import Fitting
+from ..opening import Opening
+from .folders import Folders
+from .luggage import Luggage, Wanted, packed
+from .messages import Lack
+from .threads import beside
+
+_REMEMBERED = 16
+Ask = Callable[[Request], Awaitable[Any]]
+"""Asks the agent there."""
+
+
+class Ahead:
+    """The way of trees to one machine."""
+
+    def __init__(self, name: str, dial: Callable[[str], socket.socket], here: Agent, folders: Folders) -> None:
+        """Send to the machine of this name, which `dial` reaches, from the images of this machine and from `folders`."""
+        self._name, self._dial, self._here, self._folders = name, dial, here, folders
+        self._sending = asyncio.Lock()
+        self._before: dict[Fitting, Luggage] = {}
+
+    def before(self, wanted: Wanted) -> Luggage | None:
+        """Return what was needed last time for the same."""
+        return self._before.get(wanted.fitting)
+
+    async def look(self, wanted: Wanted) -> Luggage:
+        """Return what is needed now. Raises PlaceError for what cannot go."""
+
+        def look() -> Luggage:
+            with self._folders.lock:
+                return packed(wanted.spec, wanted.fitting, self._here.images.root, self._folders)
+
+        luggage = await asyncio.to_thread(look)
+        self._before.pop(wanted.fitting, None)
+        self._before[wanted.fitting] = luggage
+        for old in [*self._before][:-_REMEMBERED]:
+            del self._before[old]
+        return luggage
+
+    async def bring(self, luggage: Luggage, opening: Opening, ask: Ask) -> None:
+        """Send what the machine lacks of it. Raises Unavailable if it could not take it in."""
+        async with self._sending:
+            lacking = (await ask(Lack([*luggage.shelves]))).result["lacking"]
+            if lacking:
+                size = sum(luggage.shelves[tree].load(tree).size for tree in lacking) >> 20
+                opening.say(f"sending {len(lacking)} folders with {size} MiB to {self._name}; what it has is not sent again")
+                await beside(self._dial("store"), lambda sock: luggage.send(sock, lacking, self._name))
