@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from . import giving, images
-from .errors import OptionError
+from .errors import InputError, OptionError
 from .images import Image
 from .images.steps import Part, Pip
 from .options import CellOptions, build
@@ -24,6 +24,15 @@ _PYTHONS = tuple(f"3.{minor}" for minor in range(10, 16))
 """Versions that a PEP 723 block may ask for, if it is not the kernel's own."""
 
 
+def _here() -> str:
+    """Return this process's folder. Raises InputError if somebody has removed it."""
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        text = "the notebook's folder is not there any more; make it again and change into it (%cd), or restart the kernel"
+        raise InputError(text, reason="no-folder") from None
+
+
 def spec(
     options: CellOptions, image: Fields, folder: str | None = None, environment: Mapping[str, str] | None = None
 ) -> SandboxSpec:
@@ -32,7 +41,7 @@ def spec(
     return SandboxSpec(
         image=image,
         resources=options.resources,
-        folder=os.getcwd() if folder is None else folder,
+        folder=_here() if folder is None else folder,
         files=options.files,
         on=options.on,
         jail=options.jail,

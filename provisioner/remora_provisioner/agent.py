@@ -185,7 +185,7 @@ class Agent(Hearing):
             environment=environment_of(devices)
             | view.environment(spec, fitting, interpreter, limits.thread_environment(spec.resources.cpu))
             | self.images.asks(fitting),
-            folder=folder or spec.folder or home,
+            folder=folder or view.own_folder(spec),
             home=home,
             mounts=view.mounts(spec, fitting, directory, folder, self._caches)
             + view.device_mounts(mounts_of(devices, elsewhere=jail.name == "bubblewrap"), fitting),

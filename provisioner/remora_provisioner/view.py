@@ -148,6 +148,12 @@ def environment(spec: SandboxSpec, fitting: Fitting, interpreter: Path, threads:
     return {"LANG": "C.UTF-8"} | dict(fitting.environment) | dict(spec.environment) | threads | own | {"HOME": spec.home or "/"}
 
 
+def own_folder(spec: SandboxSpec) -> str:
+    """Return where code starts that shares no folder: an empty one of that name, or its home where the system would be hidden."""
+    folder = os.path.normpath(spec.folder or "/")
+    return (spec.home or "/") if folder == "/" or in_system(folder) else folder
+
+
 def shared_folder(spec: SandboxSpec, state: Path) -> tuple[str | None, str | None]:
     """Return the folder to be shared, if any, and a line that says why it is not; `state` is what no sandbox may see."""
     if spec.folder is None or spec.files == "none":

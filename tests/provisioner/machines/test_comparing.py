@@ -263,7 +263,7 @@ def test_a_line_that_is_no_pattern_is_named():
             "a was changed on both sides: the version of box is kept as a.from-box (and 1 more)",
         ),
         (Receipt("box", news=(Stay("m", "1.0 TiB"),)), "m (1.0 TiB) stays here"),
-        (Receipt("box", news=(Stay("m", "no file"), Stay("n", "no file"))), "m (no file) and 1 other stay here"),
+        (Receipt("box", news=(Stay("m", "no file"), Stay("n", "no file"))), "m (no file) and n (no file) stay here"),
         (Receipt("box", news=(Stay("m", "2.0 GiB", "on box"),)), "m (2.0 GiB) stays on box"),
         (Receipt("box", news=(Stay("m", "Permission denied", ""),)), "m (Permission denied) waits for the next run"),
         (Receipt("box", stays=(Stay("m", "no file"),)), ""),

@@ -265,6 +265,14 @@ def test_a_file_that_was_just_written_is_read_again(pair: Pair):
     assert folderindex.is_old(folderindex.stamp_of(before), before.st_mtime_ns + 3_000_000_000)
 
 
+def test_a_file_from_the_future_is_not_read_again_for_ever():
+    """One that a clock far ahead has dated is believed by the clock here."""
+    second = 1_000_000_000
+    now, ahead = 1_800_000_000 * second, 31_536_000 * second
+    assert folderindex.is_old((1, now + ahead, now - 3 * second, 1), now)
+    assert not folderindex.is_old((1, now + ahead, now, 1), now)
+
+
 def test_unchanged_files_are_not_read_again(pair: Pair, monkeypatch: pytest.MonkeyPatch):
     """The second exchange reads no content, on either side."""
     example(pair)
@@ -293,7 +301,7 @@ def test_what_stays_is_named_once(tmp_path: Path):
     assert tree(pair.there) == {b"small": ("file", b"s")}
     assert Stay("model.bin", "1.0 TiB") in receipt.stays
     assert [stay.path for stay in receipt.stays] == ["absolute", "model.bin", "out", "pipe", "sly"]
-    assert "absolute (leads outside) and 4 others stay here" in receipt.line()
+    assert "absolute (leads outside), " in receipt.line()
     again = pair.exchange()
     assert len(again.stays) == 5
     assert again.line() == ""

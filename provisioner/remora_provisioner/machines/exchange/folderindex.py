@@ -76,8 +76,11 @@ class Index:
 
 
 def is_old(stamp: Stamp | None, now: int) -> bool:
-    """Tell whether a write after `now` would show in the times of a file that has this stamp; it need not be known."""
-    written = MOST if stamp is None else stamp[1]
+    """Tell whether a write after `now` would show in the times of a file that has this stamp; it need not be known.
+
+    A file from the future was made by another clock: of such, the time of its status counts, which is of the clock here.
+    """
+    written = MOST if stamp is None else stamp[1] if stamp[1] <= now else stamp[2]
     return -MOST < written < now - (_TICK if written % _SECOND else _COARSE)
 
 

@@ -66,4 +66,7 @@ def sweep(top: Beneath, index: Index, kept: Iterable[bytes]) -> None:
 
 
 def _unreadable(folder: Path, error: OSError) -> StateError:
+    if isinstance(error, FileNotFoundError):
+        text = "is not there any more; what runs have written stays on the other machine, and comes when it is there again"
+        return StateError(f"the notebook's folder {folder} {text}", reason="no-folder")
     return StateError(f"the notebook's folder {folder} cannot be read ({error.strerror}): look at its permissions")

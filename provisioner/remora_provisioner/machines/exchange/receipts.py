@@ -13,6 +13,8 @@ from .entries import Entry, shown
 from .folderindex import DEEP, LARGE, OUTSIDE, SPECIAL, UNREADABLE
 
 HERE = "here"
+_NAMED = 3
+"""How many of those that stay are named."""
 _WHY = {
     OUTSIDE: "leads outside",
     SPECIAL: "no file",
@@ -87,9 +89,9 @@ def _moved(count: int, how: str, size: int) -> str:
 def _stay(stays: list[Stay]) -> str:
     if not stays:
         return ""
-    first, others = stays[0], len(stays) - 1
-    named = f"{first.path} ({first.why})"
-    if others:
-        named += f" and {others} {'other' if others == 1 else 'others'}"
-    verb = ("stay" if others else "stays") if first.where else ("wait" if others else "waits")
-    return f"{named} {verb} {first.where or 'for the next run'}"
+    named = [f"{stay.path} ({stay.why})" for stay in stays[:_NAMED]]
+    if others := len(stays) - len(named):
+        named.append(f"{others} {'other' if others == 1 else 'others'}")
+    where, many = stays[0].where, len(named) > 1
+    verb = ("stay" if many else "stays") if where else ("wait" if many else "waits")
+    return f"{', '.join(named[:-1])}{' and ' * many}{named[-1]} {verb} {where or 'for the next run'}"
