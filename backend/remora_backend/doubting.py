@@ -7,6 +7,7 @@ never of others' runs; nothing that it says leads to a path, a socket or another
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -51,7 +52,8 @@ class Doubting:
             self._fleet.run_changed(sandbox, run, state, believed(facts))
 
     def recorded(self, record: Record) -> None:
-        """Nothing is followed on machines elsewhere by way of what is heard: what comes so is somebody else's."""
+        """Take an entry of a call's log, or a line for who waits for it; only calls that were handed to the machine come home."""
+        self._fleet.recorded(record if record.seq >= 0 else replace(record, content=plain(record.content)))
 
     def _may_speak_of(self, sandbox: SandboxId, run: RunId) -> bool:
         """Say whether a run is the sandbox's; one that nobody knows is of who speaks of it first."""
@@ -64,7 +66,7 @@ class Doubting:
             _LOG.warning("sandbox %s speaks of a run that cannot be: %s", sandbox, error)
             return False
         rows = [known] if known is not None else [row for row in self._fleet.store.find_runs(run) if row["id"] == run]
-        if all(row["sandbox"] == sandbox for row in rows):
+        if all((row["sandbox"] or self._fleet.calls.handed_to(run)) == sandbox for row in rows):
             self._owners[run] = sandbox
             return True
         _LOG.warning("sandbox %s speaks of run %s, which is not its own", sandbox, run)

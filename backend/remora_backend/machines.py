@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,8 +15,9 @@ from remora.errors import Refused, RemoraError
 from remora.resources import SandboxSpec
 from remora.states import EndReason
 from remora.streams import Peer
-from remora.wire import Fields, FollowRun, RunId, SandboxId
+from remora.wire import Fields, FollowRun, RunId, SandboxId, StartRun
 from remora_provisioner.agent import Agent
+from remora_provisioner.devices.grants import HeldUp
 from remora_provisioner.images.records import write_whole
 from remora_provisioner.machines import ports
 from remora_provisioner.machines.elsewhere import Elsewhere
@@ -51,6 +52,8 @@ class Machines:
         self.here = Agent(directory, (str(socket), str(directory / _LINKS)), fleet)
         self._elsewhere: dict[str, Elsewhere] = {}
         self._folders = Folders(directory / "images" / "folders.cache")
+        self.learned: Callable[[str, Fields], None] = lambda machine, facts: None
+        """Told what a machine has, whenever that is heard."""
 
     async def ask(self, about: str, op: str, args: Fields, opening: Opening) -> Fields:
         """Answer a question of `remora.wire.Ask`. Raises Refused for one that is not known here."""
@@ -155,6 +158,29 @@ class Machines:
         """Return the connection to a living sandbox's supervisor; StateError if there is none."""
         return self._of(sandbox).peer(sandbox)
 
+    async def heard(self, sandbox: SandboxId) -> Peer:
+        """Return that connection, when a machine elsewhere is heard again; StateError if the sandbox has ended."""
+        machine = self._of(sandbox)
+        return await machine.heard(sandbox) if isinstance(machine, Elsewhere) else machine.peer(sandbox)
+
+    async def prepare(self, sandbox: SandboxId, run: RunId) -> None:
+        """Have the files there that a call needs."""
+        machine = self._of(sandbox)
+        if isinstance(machine, Elsewhere):
+            await machine.calls.exchange(sandbox, run)
+
+    async def hand_over(self, sandbox: SandboxId, start: StartRun) -> None:
+        """Start a call. Raises StateError ("sandbox-ended") if it was not taken."""
+        machine = self._of(sandbox)
+        if isinstance(machine, Elsewhere):
+            await machine.calls.hand_over(sandbox, start)
+        else:
+            await machine.peer(sandbox).request(start)
+
+    def held_up(self, spec: SandboxSpec) -> HeldUp | None:
+        """Return who holds the devices that a spec wants of this machine; of others their agents know."""
+        return self.here.devices.held_up(spec.resources.gpu) if spec.on == HERE else None
+
     def endpoint(self, sandbox: SandboxId) -> Fields:
         """Return how a client on this machine reaches the sandbox's supervisor."""
         return self._of(sandbox).endpoint(sandbox)
@@ -232,6 +258,7 @@ class Machines:
             line = Line(name, self._by_ssh(name, self._id()))
             machine = Elsewhere(name, line, self.here, self._folders, self._directory / _LINKS, Doubting(self._fleet))
             machine.terms = lambda: Terms.of_settings(self._by_ssh.rented(name)).to_dict()
+            machine.learned = lambda facts: self.learned(name, facts)
             self._elsewhere[name] = machine
         return self._elsewhere[name]
 

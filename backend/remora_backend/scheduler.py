@@ -1,8 +1,10 @@
 """Which call goes to which sandbox, and how many sandboxes of functions there should be. Pure: event in, instructions out.
 
 Law: no clocks, no I/O, no ids made here. Whoever carries out the instructions reports what came of them as the next event.
-A pool is all sandboxes that can run the same function, named by its key; within a pool calls are served in the order they came. A
-pool without any sandbox takes a place from the others as soon as its first call is the oldest one that waits.
+A pool is all sandboxes that can run the same function, named by its key, on whatever machines will do; within a pool calls are
+served in the order they came. A pool without any sandbox takes a place from the others as soon as its first call is the oldest
+one that waits. A sandbox is put on the first machine of its call that has room; one that did not start says nothing about other
+machines.
 """
 
 from __future__ import annotations
@@ -14,105 +16,27 @@ from itertools import islice
 
 from remora.wire import RunId, SandboxId
 
+from .turns import (
+    Assign,
+    CallEnded,
+    CallQueued,
+    CallReturned,
+    Close,
+    DevicesFreed,
+    Event,
+    Fail,
+    Instruction,
+    MachineHas,
+    Open,
+    Rest,
+    SandboxGone,
+    SandboxHeldUp,
+    SandboxReady,
+    Wait,
+)
 
-@dataclass(frozen=True)
-class CallQueued:
-    """A call wants a sandbox of the pool `key`, on `cores` processors; `within` is the call whose code waits for it."""
-
-    run: RunId
-    key: str
-    cores: float
-    within: RunId | None = None
-
-
-@dataclass(frozen=True)
-class CallEnded:
-    """A call is over, or was cancelled while queued."""
-
-    run: RunId
-
-
-@dataclass(frozen=True)
-class CallReturned:
-    """A sandbox had ended before it took the call that was assigned to it."""
-
-    run: RunId
-
-
-@dataclass(frozen=True)
-class SandboxReady:
-    """A sandbox that was asked for can take calls."""
-
-    sandbox: SandboxId
-
-
-@dataclass(frozen=True)
-class SandboxGone:
-    """A sandbox has ended; `started` says whether it was ever ready."""
-
-    sandbox: SandboxId
-    started: bool
-
-
-@dataclass(frozen=True)
-class SandboxHeldUp:
-    """A sandbox that was asked for cannot be made before one of these others gives its devices back."""
-
-    sandbox: SandboxId
-    holders: frozenset[SandboxId]
-
-
-@dataclass(frozen=True)
-class DevicesFreed:
-    """Some sandbox has ended that had devices."""
-
-
-@dataclass(frozen=True)
-class SandboxUnused:
-    """A sandbox has waited for work as long as it may."""
-
-    sandbox: SandboxId
-
-
-@dataclass(frozen=True)
-class Open:
-    """Make a sandbox for the pool, by this id."""
-
-    key: str
-    sandbox: SandboxId
-
-
-@dataclass(frozen=True)
-class Assign:
-    """Give the call to the sandbox."""
-
-    run: RunId
-    sandbox: SandboxId
-
-
-@dataclass(frozen=True)
-class Rest:
-    """The sandbox has nothing to do: report SandboxUnused when that has lasted."""
-
-    sandbox: SandboxId
-
-
-@dataclass(frozen=True)
-class Close:
-    """End the sandbox."""
-
-    sandbox: SandboxId
-
-
-@dataclass(frozen=True)
-class Fail:
-    """No sandbox of this call's pool could be made."""
-
-    run: RunId
-
-
-Event = CallQueued | CallEnded | CallReturned | SandboxReady | SandboxGone | SandboxHeldUp | DevicesFreed | SandboxUnused
-Instruction = Open | Assign | Rest | Close | Fail
+_Place = tuple[str, str]
+"""A pool's key, and a machine."""
 
 
 @dataclass
@@ -125,6 +49,7 @@ class _Waiting:
 class _Sandbox:
     key: str
     cores: float
+    machine: str
     ready: bool = False
     leaving: bool = False
     work: _Waiting | None = None
@@ -137,9 +62,10 @@ class _Sandbox:
 
 @dataclass
 class Scheduler:
-    """The pools of one machine with so many `cores`; `name` makes ids for new sandboxes."""
+    """The pools of some machines; `name` makes ids for new sandboxes."""
 
-    cores: float
+    cores: dict[str, float]
+    """Of each machine; on one of which nothing is known one sandbox fits."""
     name: Callable[[], SandboxId]
     _queues: dict[str, deque[_Waiting]] = field(default_factory=dict)
     _sandboxes: dict[SandboxId, _Sandbox] = field(default_factory=dict)
@@ -147,14 +73,15 @@ class Scheduler:
     """Calls whose end has not been reported, though their sandbox may be gone."""
     _within: dict[RunId, RunId] = field(default_factory=dict)
     """Calls that have not ended, with the calls that wait for them."""
-    _held_up: dict[str, frozenset[SandboxId]] = field(default_factory=dict)
-    """Pools that wait for devices, with the sandboxes that hold them."""
+    _held_up: dict[_Place, frozenset[SandboxId]] = field(default_factory=dict)
+    """Where pools wait for devices, with the sandboxes that hold them."""
+    _barred: set[_Place] = field(default_factory=set)
+    """Where a sandbox did not start: there is no other one as long as that queue lasts, since that would not start either."""
     _count: int = 0
 
     def handle(self, event: Event) -> list[Instruction]:
         """Take one event and return what is to be done now, in order."""
         done: list[Instruction] = []
-        unlucky = None
         if isinstance(event, CallQueued):
             self._queue(event)
         elif isinstance(event, CallEnded):
@@ -164,16 +91,14 @@ class Scheduler:
         elif isinstance(event, SandboxReady):
             self._sandboxes[event.sandbox].ready = True
         elif isinstance(event, SandboxGone):
-            # a pool whose sandbox did not start gets no other at once: that would not start either
-            unlucky = None if event.started else self._key_of(event.sandbox)
             done = self._lose(event)
-        elif isinstance(event, SandboxHeldUp | DevicesFreed):
-            self._mind_devices(event)
+        elif isinstance(event, SandboxHeldUp | DevicesFreed | MachineHas):
+            self._mind_machines(event)
         elif not self._retire(event.sandbox):
             return []
         else:
             done = [Close(event.sandbox)]
-        return [*done, *self._assign(), *self._give_way(), *self._open(unlucky), *self._rest(event)]
+        return [*done, *self._assign(), *self._give_way(), *self._open(), *self._rest(event)]
 
     # -- what happened
 
@@ -204,28 +129,28 @@ class Scheduler:
 
     def _lose(self, event: SandboxGone) -> list[Instruction]:
         lost = self._sandboxes.pop(event.sandbox, None)
-        if lost is None or event.started or any(s.key == lost.key and self._serves(s) for s in self._sandboxes.values()):
+        if lost is None or event.started:
             return []
-        # its calls fail instead of waiting for ever
-        hopeless = [waiting.call.run for waiting in self._queues.pop(lost.key, ())]
-        for run in hopeless:
-            self._within.pop(run, None)
+        self._barred.add((lost.key, lost.machine))
+        if any(s.key == lost.key and self._serves(s) for s in self._sandboxes.values()):
+            return []
+        hopeless = [waiting.call.run for waiting in self._queues.get(lost.key, ()) if self._is_barred(waiting.call)]
+        for run in hopeless:  # these fail instead of waiting for ever
+            self._release(run)
         return [Fail(run) for run in hopeless]
 
-    def _mind_devices(self, event: SandboxHeldUp | DevicesFreed) -> None:
-        if isinstance(event, DevicesFreed):
+    def _mind_machines(self, event: SandboxHeldUp | DevicesFreed | MachineHas) -> None:
+        if isinstance(event, MachineHas):
+            self.cores[event.machine] = event.cores
+        elif isinstance(event, DevicesFreed):
             self._held_up.clear()
         elif lost := self._sandboxes.pop(event.sandbox, None):
-            self._held_up[lost.key] = event.holders
+            self._held_up[lost.key, lost.machine] = event.holders
 
     def _serves(self, sandbox: _Sandbox) -> bool:
         """Say whether a sandbox will take another call, which one that waits for a call of its own may never do."""
         waits = sandbox.work is not None and sandbox.work.call.run in self._within.values()
         return sandbox.ready and not sandbox.leaving and not waits
-
-    def _key_of(self, name: SandboxId) -> str | None:
-        sandbox = self._sandboxes.get(name)
-        return sandbox.key if sandbox is not None else None
 
     def _retire(self, name: SandboxId) -> bool:
         sandbox = self._sandboxes.get(name)
@@ -245,12 +170,27 @@ class Scheduler:
                 self._assigned[sandbox.work.call.run] = (name, sandbox.work)
                 done.append(Assign(sandbox.work.call.run, name))
         self._queues = {key: queue for key, queue in self._queues.items() if queue}
+        self._barred = {place for place in self._barred if place[0] in self._queues}
         return done
 
     def _yields(self, name: SandboxId, waiting: _Waiting) -> bool:
         """Say whether a call has to leave this place to a pool that has none, whose call is older and finds no room."""
         older = [queue[0].call for queue in self._starving() if queue[0].number < waiting.number]
-        return any(name in self._held_up[call.key] if call.key in self._held_up else not self._fits(call) for call in older)
+        return any(self._is_kept_out_by(name, call) for call in older)
+
+    def _is_kept_out_by(self, name: SandboxId, call: CallQueued) -> bool:
+        places = self._places(call)
+        if not places:
+            return any(name in self._held_up.get((call.key, machine), ()) for machine in call.machines)
+        return self._sandboxes[name].machine in places and not any(self._fits(call, machine) for machine in places)
+
+    def _places(self, call: CallQueued) -> list[str]:
+        """Return the machines on which a sandbox for the call may be tried now."""
+        return [m for m in call.machines if (call.key, m) not in self._held_up and (call.key, m) not in self._barred]
+
+    def _is_barred(self, call: CallQueued) -> bool:
+        """Say whether a sandbox for the call would start on no machine."""
+        return all((call.key, machine) in self._barred for machine in call.machines)
 
     def _starving(self) -> list[deque[_Waiting]]:
         served = {sandbox.key for sandbox in self._sandboxes.values()}
@@ -258,49 +198,74 @@ class Scheduler:
 
     def _give_way(self) -> list[Instruction]:
         """End unused sandboxes that hold the devices which others wait for; their pools wait until those are free."""
-        wanted = set().union(*(holders for key, holders in self._held_up.items() if self._queues.get(key)))
+        wanted = set().union(*(holders for (key, _), holders in self._held_up.items() if self._queues.get(key)))
         idle = [name for name, sandbox in self._sandboxes.items() if sandbox.free and name in wanted]
         for name in idle:
-            self._held_up.setdefault(self._sandboxes.pop(name).key, frozenset())
+            closed = self._sandboxes.pop(name)
+            self._held_up.setdefault((closed.key, closed.machine), frozenset())
         return [Close(name) for name in idle]
 
-    def _open(self, unlucky: str | None) -> list[Instruction]:
+    def _open(self) -> list[Instruction]:
         done: list[Instruction] = []
         coming = Counter(s.key for s in self._sandboxes.values() if not s.ready)
         served = {sandbox.key for sandbox in self._sandboxes.values()}
-        wanting = [item for item in self._queues.items() if item[0] != unlucky and item[0] not in self._held_up]
-        for key, queue in sorted(wanting, key=lambda item: (item[0] in served, item[1][0].number)):
+        lost = {key for key, queue in self._queues.items() if key not in served and self._is_barred(queue[0].call)}
+        self._barred = {place for place in self._barred if place[0] not in lost}  # else nothing would ever be tried again
+        for key, queue in sorted(self._queues.items(), key=lambda item: (item[0] in served, item[1][0].number)):
             for waiting in islice(queue, coming[key], None):
-                if not self._make_room(waiting.call, done):
+                machine = self._make_room(waiting.call, done)
+                if machine is None:
                     break
                 new = self.name()
-                self._sandboxes[new] = _Sandbox(key, waiting.call.cores)
-                done.append(Open(key, new))
+                self._sandboxes[new] = _Sandbox(key, waiting.call.cores, machine)
+                done.append(Open(key, new, machine))
             else:
                 continue
-            if key not in served:
+            if key not in served and self._places(queue[0].call):
                 return done  # whatever gets free is for this one
         return done
 
-    def _make_room(self, call: CallQueued, done: list[Instruction]) -> bool:
-        """Say whether another sandbox fits, ending unused ones of other pools if that makes it fit; one sandbox always fits."""
-        idle = [name for name, s in self._sandboxes.items() if s.free and s.key != call.key]
-        if not self._fits(call, without=idle):
-            return False
-        while not self._fits(call):
-            name = idle.pop(0)
-            del self._sandboxes[name]
-            done.append(Close(name))
-        return True
+    def _make_room(self, call: CallQueued, done: list[Instruction]) -> str | None:
+        """Return a machine on which another sandbox fits, ending unused ones of other pools if that makes it fit."""
+        for machine in self._places(call):
+            idle = [name for name, s in self._sandboxes.items() if s.free and s.key != call.key and s.machine == machine]
+            if not self._fits(call, machine, without=idle):
+                continue
+            while not self._fits(call, machine):
+                name = idle.pop(0)
+                del self._sandboxes[name]
+                done.append(Close(name))
+            return machine
+        return None
 
-    def _fits(self, call: CallQueued, without: Collection[SandboxId] = ()) -> bool:
-        """Say whether there are cores for the call. One that waits for another uses none, or both would wait for ever."""
+    def _fits(self, call: CallQueued, machine: str, without: Collection[SandboxId] = ()) -> bool:
+        """Say whether a machine has cores for the call; one sandbox always fits.
+
+        A call that waits for another uses none, or both would wait for ever.
+        """
         waiting = set(self._within.values())
-        there = (s for name, s in self._sandboxes.items() if name not in without)
+        there = (s for name, s in self._sandboxes.items() if s.machine == machine and name not in without)
         used = sum(s.cores for s in there if s.work is None or s.work.call.run not in waiting)
-        return not used or used + call.cores <= self.cores
+        return not used or used + call.cores <= self.cores.get(machine, 0.0)
 
     def _rest(self, event: Event) -> list[Instruction]:
         if isinstance(event, CallQueued):
             return []
         return [Rest(name) for name, s in self._sandboxes.items() if s.free]
+
+    # -- what to say of it
+
+    def waiting(self) -> list[Wait]:
+        """Return why each call waits that no sandbox has taken, the oldest first."""
+        queued = sorted((waiting for queue in self._queues.values() for waiting in queue), key=lambda waiting: waiting.number)
+        return [self._why(waiting, queued) for waiting in queued]
+
+    def _why(self, waiting: _Waiting, queued: list[_Waiting]) -> Wait:
+        call = waiting.call
+        before = sum(set(other.call.machines) & set(call.machines) != set() for other in queued if other.number < waiting.number)
+        holders = frozenset().union(*(self._held_up.get((call.key, machine), ()) for machine in call.machines))
+        starting = any(s.key == call.key and not s.ready for s in self._sandboxes.values())
+        machines = [machine for machine in call.machines if (call.key, machine) not in self._barred]
+        return Wait(
+            call.run, tuple(machines), "devices" if not self._places(call) else "start" if starting else "cores", holders, before
+        )

@@ -42,6 +42,7 @@ from remora.wire import (
     SubmitCall,
 )
 from remora_provisioner.images import within
+from remora_provisioner.opening import Ask as AskPerson
 from remora_provisioner.opening import Opening, nobody
 from remora_provisioner.runs import run_folder
 
@@ -49,6 +50,7 @@ from .calls import CallDesk
 from .fleet import Fleet, SessionKey
 from .inside import Insider
 from .machines import Machines, new_sandbox
+from .pools import Waiter
 from .store import Store
 
 
@@ -69,6 +71,7 @@ class Service:
         self._fleet = Fleet(self._store)
         self._desk = CallDesk(self._fleet, self._runs, new_sandbox)
         self._fleet.connect(Machines(directory, self.socket, self._fleet), self._desk)
+        self._fleet.machines.learned = self._desk.learned
         self._fleet.changed = self._note_activity
         self._peers: set[Peer] = set()
         self._insiders: dict[Peer, Insider] = {}
@@ -170,17 +173,26 @@ class Service:
         def say(stage: str, text: str = "") -> None:
             peer.send(Stage(request.ask, stage, time.monotonic() - began, text))
 
-        async def ask(text: str, secret: bool) -> str | None:
-            return (await peer.request(Question(request.ask, text, secret))).result.get("value")
-
         say("sandbox")
-        asks = nobody if peer in self._insiders else ask  # code is asked for no passphrase, and trusts no host in a person's name
-        self._openings[peer, request.ask] = Opening(lambda text: say("image", text), secrets, asks)
+        self._openings[peer, request.ask] = Opening(lambda text: say("image", text), secrets, self._asking(peer, request))
         try:
             yield self._openings[peer, request.ask]
         finally:
             del self._openings[peer, request.ask]
         say("opened")
+
+    def _asking(self, peer: Peer, request: Request) -> AskPerson:
+        """Return what asks whoever waits for a request.
+
+        Code is asked for no passphrase, and trusts no host in a person's name.
+        """
+        if peer in self._insiders:
+            return nobody
+
+        async def ask(text: str, secret: bool) -> str | None:
+            return (await peer.request(Question(request.ask, text, secret))).result.get("value")
+
+        return ask
 
     async def _give_up(self, peer: Peer, message: GiveUp) -> None:
         if opening := self._openings.get((peer, message.ask)):
@@ -203,7 +215,8 @@ class Service:
         def hear(words: str) -> None:
             peer.send(Stage(request.ask, "image", 0.0, words))
 
-        await self._desk.submit(replace(request, spec=spec.to_dict()), insider.sandbox if insider else None, hear)
+        waiter = Waiter(hear, self._asking(peer, request), request.secrets)
+        await self._desk.submit(replace(request, spec=spec.to_dict()), insider.sandbox if insider else None, waiter)
 
     async def _list_all(self, peer: Peer, request: ListAll) -> Fields:
         listed, insider = self._fleet.list_all(request.limit), self._insiders.get(peer)
@@ -229,7 +242,8 @@ class Service:
             if request.run in self._admitting:  # the call and the wish to follow it come in one breath
                 await self._admitting[request.run]
             self._insiders[peer].require_run(self._fleet.find_run(request.run))
-        if not await self._fleet.machines.follow(peer, request, self._fleet.find_run(request.run)):
+        facts = self._fleet.find_run(request.run)
+        if facts.get("form") == "call" or not await self._fleet.machines.follow(peer, request, facts):
             await self._desk.follow(peer, request)
 
     async def _cancel_run(self, peer: Peer, request: CancelRun) -> None:

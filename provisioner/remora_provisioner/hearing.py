@@ -52,6 +52,10 @@ class Hearing(ABC):
             raise StateError(f"sandbox {sandbox} is not running", reason="sandbox-ended")
         return self._peers[sandbox]
 
+    def present(self, sandbox: SandboxId) -> Peer | None:
+        """Return the connection to a sandbox's supervisor; None if there is none now."""
+        return self._peers.get(sandbox)
+
     def expect(self, sandbox: SandboxId, run: RunId) -> None:
         """Take note of a run that had not ended when it was last heard of."""
         self._open_runs.setdefault(sandbox, set()).add(run)

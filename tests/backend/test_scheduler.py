@@ -9,18 +9,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from remora.wire import RunId, SandboxId
-from remora_backend import scheduler as plan
+from remora_backend import turns as plan
+from remora_backend.scheduler import Scheduler
 
 
-def made(cores=2.0):
-    """Return a scheduler that names its sandboxes s1, s2 and so on."""
+def made(cores=2.0, **others):
+    """Return a scheduler that names its sandboxes s1, s2 and so on; others are machines with their cores."""
     numbers = itertools.count(1)
-    return plan.Scheduler(cores, lambda: SandboxId(f"s{next(numbers)}"))
+    return Scheduler({"here": cores} | others, lambda: SandboxId(f"s{next(numbers)}"))
 
 
-def queued(run, key="a", cores=1.0, within=None):
+def queued(run, key="a", cores=1.0, within=None, machines="here"):
     """Return the event that a call is queued."""
-    return plan.CallQueued(RunId(run), key, cores, within and RunId(within))
+    return plan.CallQueued(RunId(run), key, cores, within and RunId(within), tuple(machines.split()))
 
 
 def play(scheduler, *events):
@@ -129,8 +130,97 @@ def test_what_follows_an_event(events, expected):
     assert play(made(), *events) == expected
 
 
-SIZES = {"a": 1.0, "b": 0.5, "c": 2.0, "d": 1.0}
+BOTH = "here box"
+
+
+def opened(sandbox, machine, key="a"):
+    """Return the instruction to make a sandbox there."""
+    return plan.Open(key, sandbox, machine)
+
+
+def several(*runs, machines=BOTH):
+    """Return the events that calls are queued which both machines will do for."""
+    return [queued(run, machines=machines) for run in runs]
+
+
+SPREAD = [
+    ("what is first is taken first", several("r1"), [opened(S1, "here")]),
+    ("the next machine is taken where the first is full", several("r1", "r2", "r3"), [opened(S3, "box")]),
+    ("a machine of which nothing is known has room for one", several("r1", "r2", machines="new"), []),
+    (
+        "it has room for more as soon as that is known",
+        [*several("r1", "r2", "r3", machines="new"), plan.MachineHas("new", 2.0)],
+        [opened(S2, "new")],
+    ),
+    (
+        "where one did not start another machine is tried",
+        [*several("r1"), plan.SandboxGone(S1, started=False)],
+        [opened(S2, "box")],
+    ),
+    (
+        "and that machine no more while the queue lasts",
+        [*several("r1"), plan.SandboxGone(S1, started=False), *several("r2", "r3")],
+        [],
+    ),
+    (
+        "calls fail when it started nowhere",
+        [*several("r1"), plan.SandboxGone(S1, started=False), plan.SandboxGone(S2, started=False)],
+        [plan.Fail("r1")],
+    ),
+    (
+        "the next call is tried everywhere again",
+        [*several("r1"), plan.SandboxGone(S1, started=False), plan.SandboxGone(S2, started=False), *several("r2")],
+        [opened(S3, "here")],
+    ),
+    (
+        "one that waits for devices on one machine is not failed by another",
+        [*several("r1"), held_up(S1, SandboxId("x")), plan.SandboxGone(S2, started=False)],
+        [],
+    ),
+    ("devices that are held here may be free there", [*several("r1"), held_up(S1, SandboxId("x"))], [opened(S2, "box")]),
+    (
+        "an unused sandbox on another machine makes no room",
+        [queued("r1", "b", 2.0), ready(S1), ended("r1"), queued("r2", "c", 1.0, machines="box"), queued("r3", machines="box")],
+        [],
+    ),
+    (
+        "a sandbox yields to an older call that may be put on its machine alone",
+        [*several("r1"), ready(S1), queued("r2", "b", 2.0), *several("r3"), ended("r1")],
+        [plan.Close(S1), opened(S2, "here", "b"), opened(S3, "box")],
+    ),
+    (
+        "and takes its next call where the older one finds room elsewhere",
+        [*several("r1"), ready(S1), queued("r2", "b", 1.0, machines="box"), *several("r3"), ended("r1")],
+        [plan.Assign("r3", S1)],
+    ),
+]
+
+
+@pytest.mark.parametrize(("events", "expected"), [row[1:] for row in SPREAD], ids=[row[0] for row in SPREAD])
+def test_where_sandboxes_are_put(events, expected):
+    """The last event is followed by exactly these instructions, with two cores here and one on the other machine."""
+    assert play(made(box=1.0), *events) == expected
+
+
+def test_why_calls_wait():
+    """Each call that no sandbox has taken says what it waits for, where, and how many are before it."""
+    scheduler = made(box=1.0)
+    play(scheduler, *several("r1", "r2"), ready(S1), *several("r3", "r4", "r5"), held_up(S3, SandboxId("x")))
+    play(scheduler, queued("r6", "b", machines="box"), held_up(SandboxId("s4"), SandboxId("y")))
+    found = {wait.run: (wait.machines, wait.lacks, set(wait.holders), wait.before) for wait in scheduler.waiting()}
+    assert found == {
+        "r2": (("here", "box"), "start", {"x"}, 0),
+        "r3": (("here", "box"), "start", {"x"}, 1),
+        "r4": (("here", "box"), "start", {"x"}, 2),
+        "r5": (("here", "box"), "start", {"x"}, 3),
+        "r6": (("box",), "devices", {"y"}, 4),
+    }
+
+
+SIZES = {"a": 1.0, "b": 0.5, "c": 2.0, "d": 1.0, "e": 1.0, "f": 1.5}
 """Pools, and the cores that their sandboxes take."""
+PLACES = {"e": "here box", "f": "box"}
+"""Machines of pools that are not for here alone."""
 DEVICE = {"a", "d"}
 """Pools whose sandboxes need the one device of the world."""
 
@@ -140,7 +230,7 @@ class World:
 
     def __init__(self, cores):
         """Start with nothing."""
-        self.scheduler, self.cores = made(cores), cores
+        self.scheduler, self.cores = made(cores, box=1.0), {"here": cores, "box": 1.0}
         self.calls, self.order = {}, defaultdict(list)
         self.pools, self.starting, self.held, self.over = {}, set(), {}, set()
         self.asked, self.freed = [], False
@@ -166,7 +256,7 @@ class World:
 
     def holders(self):
         """Return the sandbox that has the device, if there is one."""
-        return [sandbox for sandbox, (key, _) in self.pools.items() if key in DEVICE]
+        return [sandbox for sandbox, (key, *_) in self.pools.items() if key in DEVICE]
 
     def remove(self, sandbox):
         """Take away a sandbox, and note that its device is free."""
@@ -194,14 +284,15 @@ class World:
     def make(self, new):
         """Make a sandbox: never twice by one name, and only where there are cores for it."""
         assert new.sandbox not in self.pools
-        self.pools[new.sandbox] = (new.key, SIZES[new.key])
+        assert new.machine in PLACES.get(new.key, "here").split()
+        self.pools[new.sandbox] = (new.key, SIZES[new.key], new.machine)
         self.starting.add(new.sandbox)
-        working = [s for s in self.pools if self.held.get(s) not in self.parents()]
-        assert len(working) == 1 or sum(self.pools[s][1] for s in working) <= self.cores
+        working = [s for s in self.pools if self.held.get(s) not in self.parents() and self.pools[s][2] == new.machine]
+        assert len(working) == 1 or sum(self.pools[s][1] for s in working) <= self.cores[new.machine]
 
     def assign(self, given):
         """Take a call to a sandbox: of its pool, ready, free; the first of its pool that waits."""
-        key, _ = self.pools[given.sandbox]
+        key, *_ = self.pools[given.sandbox]
         assert given.sandbox not in self.starting and given.sandbox not in self.held
         assert self.order[key].pop(0) == given.run
         self.held[given.sandbox] = given.run
@@ -275,7 +366,7 @@ def test_no_call_is_lost_or_run_twice_and_cores_are_kept(data, cores):
     for _ in range(data.draw(st.integers(1, 25))):
         working, waiting = list(world.held), [run for runs in world.order.values() for run in runs]
         choices = {
-            "queue": ["a", "b", "c", "d"],
+            "queue": sorted(SIZES),
             "start": sorted(world.starting),
             "end": [s for s in working if world.held[s] not in world.parents()],
             "cancel": [run for run in waiting if run not in world.parents()],
@@ -288,7 +379,7 @@ def test_no_call_is_lost_or_run_twice_and_cores_are_kept(data, cores):
         if step == "queue":
             parents = world.held.values() if item not in DEVICE else ()  # whose parent has the device would wait for ever
             within = data.draw(st.sampled_from([None, *parents]))
-            item = queued(f"r{next(numbers)}", item, SIZES[item], within)
+            item = queued(f"r{next(numbers)}", item, SIZES[item], within, PLACES.get(item, "here"))
         getattr(world, step)(item)
     for _ in range(1000):
         if world.starting:

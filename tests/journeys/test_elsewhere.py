@@ -141,6 +141,44 @@ def test_changed_on_both_sides(notebook: Notebook, cell: Callable[..., Ran]):
     assert "note.txt.from-box" in ran.stdout + ran.stderr
 
 
+FUNCTIONS = """
+import remora
+from adding import more
+class Refusal(Exception): pass
+@remora.function(on="box", cpu=1, timeout=60, idle="1s")
+def work(x):
+    print("working on", x)
+    if x < 0: raise Refusal(x)
+    with open(f"result-{x}.txt", "w") as file: file.write(open("given.txt").read() * x)
+    return more(x)
+"""
+
+
+def test_functions(place: Place, notebook: Notebook):
+    """Calls run there, several at once, with the files of the folder; what they print, write, return and raise comes home."""
+    folder = notebook.folder
+    (folder / "adding.py").write_text("def more(x): return x + 100\n")
+    (folder / "given.txt").write_text("ab")
+    assert notebook.run(FUNCTIONS).ok
+    ran = notebook.run("work.remote(2)")
+    assert ran.ok, ran.error
+    assert (ran.result, ran.stdout) == ("102", "working on 2\n")
+    listed = json.loads(Commands(place).run("ps", "--json").stdout)
+    assert [row["on"] for row in listed if row.get("pool")] == ["box"]
+    assert (folder / "result-2.txt").read_text() == "abab"
+    (folder / "given.txt").write_text("c")
+    ran = notebook.run("job = work.spawn(1)\nlist(work.map([3, 4, 5])), job.get(timeout=60), str(job.state.value)")
+    assert ran.ok, ran.error
+    assert ran.result == "([103, 104, 105], 101, 'done')"
+    assert [(folder / f"result-{x}.txt").read_text() for x in (1, 3, 4, 5)] == ["c", "ccc", "cccc", "ccccc"]
+    ran = notebook.run("try: work.remote(-1)\nexcept Refusal as error: print('refused', error.args)")
+    assert ran.stdout == "working on -1\nrefused (-1,)\n", ran.error
+    again = notebook.run("remora.Run.from_id(job.id).get()")
+    assert again.result == "101", again.error
+    ran = notebook.run("import time\njob = remora.function(on='box', idle='0.1s')(time.sleep).spawn(60)\njob.cancel()\njob.get()")
+    assert "[cancelled]" in ran.error
+
+
 def test_the_second_kernel_finds_everything_there(place: Place, host: Host):
     """Nothing but a few messages goes over the link."""
     before = host.link.carried()

@@ -68,6 +68,35 @@ def test_runs_go_on(host: Host, small_environment: str):
             assert notebook.remote("counted + 1", ON).result == str(number + 2), what
 
 
+FUNCTION = """
+import remora, time
+@remora.function(on="box", cpu=1, retries=1)
+def count(value):
+    for i in range(5):
+        print("line", i, flush=True)
+        time.sleep(0.2)
+    return value
+"""
+
+
+def test_calls_go_on(host: Host, small_environment: str):
+    """Whoever dies in between: what a call prints is there once, and its result; when all is killed there, it is tried again."""
+    with knowing(host, small_environment) as place:
+        ways: dict[str, Callable[[], object]] = {
+            "backend": lambda: kill(place.processes("remora_backend")),
+            "agent": lambda: kill(agents(host)),
+        }
+        notebook, lines = place.start("small"), "".join(f"line {i}\n" for i in range(5))
+        assert notebook.run(FUNCTION).ok
+        for number, (what, way) in enumerate(ways.items()):
+            ran = notebook.run(f"count.remote({number})", on=kill_when("line 2", way))
+            assert ran.ok, (what, ran.error)
+            assert (ran.stdout, ran.result) == (lines, str(number)), what
+        ran = notebook.run("count.remote(7)", on=kill_when("line 2", lambda: kill([*host.processes()])))
+        assert ran.ok, ran.error
+        assert (ran.stdout.count("line 0"), ran.stdout[-len(lines) :], ran.result) == (2, lines, "7")
+
+
 def connections(place: Place) -> list[int]:
     """Return the processes that hold the SSH connections of a place's backend."""
     backend = place.processes("remora_backend")

@@ -89,7 +89,7 @@ class Devices:
         if not wanted:
             return
         if held := self.held_up(wanted):
-            raise Unavailable(held.text, reason=HELD)
+            raise Unavailable(held.text, reason=HELD, holders=sorted(held.holders))
         chosen = choose(wanted, self._free(self._look().devices))
         if chosen is None:
             raise Unavailable(f"this machine has no gpu={','.join(map(str, wanted))} any more; `remora doctor` lists what it has")

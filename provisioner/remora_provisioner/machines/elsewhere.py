@@ -1,7 +1,7 @@
 """A machine elsewhere, as the backend has it: the same questions as to the agent of its own machine, answered over the link.
 
 Law: images are built here and sent there; supervisors there are heard directly, over the link. What ends there while nobody hears
-is told by the agent there.
+is told by the agent there. Calls come home (homecoming.py), logs of other runs stay where they are.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from remora.errors import BackendError, Refused, RemoraError, StateError, Unavai
 from remora.resources import SandboxSpec
 from remora.states import EndReason, RunState, SandboxState
 from remora.streams import Peer
-from remora.wire import Fields, FollowRun, Record, Request, RunId, SandboxId
+from remora.wire import Fields, FollowRun, Message, Record, Request, RunId, SandboxId
 
 from ..agent import Agent, require_secrets
 from ..hearing import UNFINISHED, Hearing, Listener
@@ -29,11 +29,12 @@ from ..opening import Opening
 from ..order import OWNER
 from .ahead import Ahead
 from .folders import Folders
+from .homecoming import Homecoming
 from .homes import Homes
 from .lines import Line
 from .luggage import Luggage, Wanted
 from .messages import AskEnd, AskPort, ExtendThere, Leave, OpenThere, StopThere, TakeUp
-from .pastruns import send_log
+from .pastruns import send_past
 from .ports import Ports
 from .relay import Relay
 
@@ -72,7 +73,11 @@ class Elsewhere(Hearing):
         self.facts: Fields = {}
         self.terms: Callable[[], Fields] = dict
         """Says what this backend wants of the machine, see terms.py."""
+        self.learned: Callable[[Fields], None] = lambda facts: None
+        """Told what the machine has, whenever it says so."""
         self._endings: set[asyncio.Task[None]] = set()
+        self.calls = Homecoming(here.runs, self, self._homes, listener.recorded)
+        """The calls that are there."""
 
     def endpoint(self, sandbox: SandboxId) -> Fields:
         """Return how a client on the backend's machine reaches the sandbox's supervisor."""
@@ -101,7 +106,7 @@ class Elsewhere(Hearing):
         except BaseException:
             self._ours.discard(sandbox)
             if asked:
-                self._soon(self._end_stray(sandbox))  # it may be carried out all the same
+                self.soon(self._end_stray(sandbox))  # it may be carried out all the same
             raise
         finally:
             del self._openings[sandbox]
@@ -109,7 +114,7 @@ class Elsewhere(Hearing):
         self._homes.note(sandbox, spec)
         (self._place / sandbox / OWNER).write_text(str(facts.get("kernel", "")))
         self._heard_sandbox(sandbox, SandboxState.STARTING.value, told["facts"])
-        self._soon(self._hear(sandbox))
+        self.soon(self._hear(sandbox))
         self._homes.fetch_soon(sandbox)  # while the kernel connects
         return [*told["notices"]]
 
@@ -138,7 +143,7 @@ class Elsewhere(Hearing):
 
     async def _end_stray(self, sandbox: SandboxId) -> None:
         """End a sandbox that nobody wants any more."""
-        await self._until_heard(lambda: self._ask(StopThere(sandbox, EndReason.STOPPED.value)))
+        await self.until_heard(lambda: self._ask(StopThere(sandbox, EndReason.STOPPED.value)))
 
     async def exchange(self, sandbox: SandboxId, run: RunId | None, *, whole: bool) -> Fields:
         """Bring the notebook's folder here and there to agreement, at the end of a run if one is named. Unavailable."""
@@ -186,9 +191,11 @@ class Elsewhere(Hearing):
             return
         otherwise = f"sandbox {sandbox} goes on there; stop it when {self.name} is back"
         await self._reach(otherwise)
+        if reason is EndReason.IDLE:
+            await self.calls.all_home(sandbox, _REACH)
         try:
             async with asyncio.timeout(_REACH):
-                await self._until_heard(lambda: self._ask(StopThere(sandbox, reason.value)))
+                await self.until_heard(lambda: self._ask(StopThere(sandbox, reason.value)))
         except TimeoutError as error:
             raise self._unreachable(otherwise) from error
         if sandbox in self._burials:
@@ -204,6 +211,19 @@ class Elsewhere(Hearing):
                 raise
             place = self._place.parent
             raise StateError(f"{place} cannot be used ({error.strerror}); free space or set REMORA_STATE_DIR") from error
+
+    async def heard(self, sandbox: SandboxId) -> Peer:
+        """Return the connection to a living sandbox's supervisor, when it is there again. StateError if the sandbox has ended."""
+        while sandbox not in self._peers and self.has(sandbox) and not self._closed:
+            waiting = {*self._endings, *filter(None, [self._burials.get(sandbox)])}
+            if not waiting:
+                break
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        return self.peer(sandbox)
+
+    def ended(self, sandbox: SandboxId, run: RunId, state: str, facts: Fields) -> None:
+        """Pass on the end of a call that is home."""
+        super()._note_run(sandbox, run, state, facts)
 
     # -- talking with the agent there
 
@@ -222,12 +242,13 @@ class Elsewhere(Hearing):
                     control.close()
                     raise
                 self._control, self._farms, self.facts = control, told["farms"], told["facts"]
+                self.learned(self.facts)
                 for sandbox in asked:
                     if sandbox in told["ended"]:
                         self._ended(sandbox, told["ended"][sandbox])
                 for sandbox in told["living"]:
                     if sandbox not in self._ours:
-                        self._soon(self._end_stray(sandbox))
+                        self.soon(self._end_stray(sandbox))
                     elif sandbox not in self._peers:
                         await self._hear(sandbox)
             return self._control
@@ -278,13 +299,13 @@ class Elsewhere(Hearing):
             self._ours.add(sandbox)
             self._relay(sandbox)
             self._homes.note(sandbox, spec)
-        self._soon(self.take_up())
+        self.soon(self.take_up())
 
     async def take_up(self) -> None:
         """Hear what has become of the sandboxes that are expected there."""
-        await self._until_heard(self._taken_up)
+        await self.until_heard(self._taken_up)
 
-    async def _until_heard(self, ask: Callable[[], Awaitable[Any]]) -> Any:
+    async def until_heard(self, ask: Callable[[], Awaitable[Any]]) -> Any:
         """Ask the agent there, again if the link was begun anew over it; return the answer's result, None if all is over."""
         while not self._closed:
             try:
@@ -312,12 +333,21 @@ class Elsewhere(Hearing):
     def _heard_sandbox(self, sandbox: SandboxId, state: str, facts: Fields) -> None:
         super()._heard_sandbox(sandbox, state, {name: value for name, value in facts.items() if name not in _OURS})
 
+    def _heard(self, sandbox: SandboxId, message: Message) -> None:
+        if isinstance(message, Record):
+            self.calls.take(message)
+        else:
+            super()._heard(sandbox, message)
+
     def _note_run(self, sandbox: SandboxId, run: RunId, state: str, facts: Fields) -> None:
+        if facts.get("form") == "call" and self.calls.note(sandbox, run, state, facts):
+            return
         super()._note_run(sandbox, run, state, facts)
         if state not in UNFINISHED and sandbox in self._peers:
             self._homes.ended(sandbox, run)
 
-    def _soon(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    def soon(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Let work go on beside, until the machine is let go of."""
         task = asyncio.get_running_loop().create_task(work)
         self._endings.add(task)
         task.add_done_callback(self._endings.discard)
@@ -326,12 +356,12 @@ class Elsewhere(Hearing):
     def _lost(self, sandbox: SandboxId) -> None:
         self._peers.pop(sandbox, None)
         if not self._closed:
-            self._burials[sandbox] = self._soon(self._ask_end(sandbox))
+            self._burials[sandbox] = self.soon(self._ask_end(sandbox))
             self._burials[sandbox].add_done_callback(lambda _: self._burials.pop(sandbox, None))
 
     async def _ask_end(self, sandbox: SandboxId) -> None:
         """Hear what became of a sandbox whose supervisor hung up: it has ended, or the link was begun anew."""
-        known = await self._until_heard(lambda: self._ask(AskEnd(sandbox)))
+        known = await self.until_heard(lambda: self._ask(AskEnd(sandbox)))
         if known is None:
             return
         if not known and sandbox not in self._peers:
@@ -345,7 +375,8 @@ class Elsewhere(Hearing):
         for run, about in known["runs"].items():  # first, so that a backend which is killed now comes back to them
             self._note_run(sandbox, RunId(run), about["state"], about["facts"])
         for run in self._open_runs.pop(sandbox, set()):  # those that nobody there knows of any more
-            self._listener.run_changed(sandbox, run, RunState.ENDED.value, {"reason": EndReason.CRASHED.value})
+            if not self.calls.lost(sandbox, run):
+                self._listener.run_changed(sandbox, run, RunState.ENDED.value, {"reason": EndReason.CRASHED.value})
         self._heard_sandbox(sandbox, known["state"], known["facts"])
         self._over.discard(sandbox)
         self._ours.discard(sandbox)
@@ -357,24 +388,12 @@ class Elsewhere(Hearing):
 
     async def follow(self, peer: Peer, request: FollowRun) -> None:
         """Send the log of a run whose sandbox has ended. Raises Unavailable, also if the machine goes away meanwhile."""
-        otherwise = f"what run {request.run} printed is there; ask again when {self.name} is back"
-        after = request.after
+        await self.read_log(RunId(request.run), request.after, peer.send)
 
-        def take(record: Record) -> None:
-            nonlocal after
-            if record.seq > after:
-                after = record.seq
-                peer.send(record)
-
-        while True:
-            await self._reach(otherwise)
-            past = FollowRun(RunId(request.run), after, False)
-            try:
-                await send_log(take, past, self._line.dial("log"), lambda: self._reach(otherwise))
-            except BackendError:  # the agent there was started anew over it
-                await asyncio.sleep(_AGAIN)
-            else:
-                return
+    async def read_log(self, run: RunId, after: int, send: Callable[[Record], None]) -> None:
+        """Let `send` have the records of a run after that number whose sandbox has ended. Raises Unavailable."""
+        log, otherwise = FollowRun(run, after, False), f"what run {run} printed is there; ask again when {self.name} is back"
+        await send_past(send, log, lambda: self._line.dial("log"), lambda: self._reach(otherwise))
 
 
 def _for_sandbox(opening: Opening) -> Fields:

@@ -1,7 +1,8 @@
 """The folders of this machine that sandboxes on another one share, and when they are exchanged with it.
 
 Law: one exchange of a folder at a time, and none where both sides are known to be at rest: a run begins without one, and after it
-one digest tells that there is nothing to fetch. What came home while nobody waited is told to whoever waits next.
+one digest tells that there is nothing to fetch. What came home while nobody waited is told to whoever waits next. Who wants an
+exchange that begins from now on shares it with all who want the same.
 """
 
 from __future__ import annotations
@@ -42,6 +43,10 @@ class _Home:
     """Those whose files are home, until they are heard to have ended."""
 
 
+_Shared = tuple[Path, bool]
+"""A folder, and whether files come home to it."""
+
+
 class Homes:
     """The folders that are shared with one machine, by sandbox."""
 
@@ -49,6 +54,9 @@ class Homes:
         """Exchange with the machine of this name, which `dial` reaches; `state` is the backend's directory."""
         self._machine, self._dial, self._state = machine, dial, state
         self._homes: dict[SandboxId, _Home] = {}
+        self._turns: dict[_Shared, asyncio.Lock] = {}
+        self._next: dict[_Shared, asyncio.Task[str]] = {}
+        """Exchanges that have not begun."""
 
     def note(self, sandbox: SandboxId, spec: SandboxSpec) -> None:
         """Take note of the folder that a sandbox shares, if it shares one."""
@@ -65,6 +73,8 @@ class Homes:
 
     def close(self) -> None:
         """End what is going on."""
+        for joint in self._next.values():
+            joint.cancel()
         for home in self._homes.values():
             if home.fetching is not None:
                 home.fetching.cancel()
@@ -112,6 +122,25 @@ class Homes:
             home.fetched.discard(run)
         else:
             self.fetch_soon(sandbox)
+
+    async def agree(self, sandbox: SandboxId) -> str:
+        """Bring a folder here and there to agreement, for many at once; return the line that says what has moved."""
+        home = self._homes.get(sandbox)
+        if home is None:
+            return ""
+        shared = (home.folder.folder, home.folder.writable)
+        if shared not in self._next:
+            self._next[shared] = asyncio.get_running_loop().create_task(self._agree(shared))
+        return await asyncio.shield(self._next[shared])
+
+    async def _agree(self, shared: _Shared) -> str:
+        async with self._turns.setdefault(shared, asyncio.Lock()):
+            del self._next[shared]
+            alike = ((name, home) for name, home in self._homes.items() if (home.folder.folder, home.folder.writable) == shared)
+            for sandbox, home in alike:
+                await self._exchange(sandbox, home)
+                return str(_told(home.untold)["line"])
+        return ""
 
     def fetch_soon(self, sandbox: SandboxId) -> None:
         """Let an exchange begin for which nobody waits."""
