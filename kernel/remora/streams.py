@@ -268,7 +268,9 @@ async def connect(path: Path, role: str, receive: Receive, closed: Callable[[Pee
 
 
 def dial(path: Path) -> socket.socket:
-    """Return a connected socket: opened at `path`, or handed out by the supervisor when this is inside a sandbox."""
+    """Return a connected socket: opened at `path`, or handed out by the supervisor inside a sandbox, else OSError."""
+    if settings.UPLINK.text == settings.NO_UPLINK:
+        raise ConnectionRefusedError(errno.ECONNREFUSED, "no way leads out of a sandbox on another machine", str(path))
     if settings.UPLINK.text:
         return _dial_uplink(int(settings.UPLINK.text), path)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
