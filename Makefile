@@ -11,7 +11,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 TESTS ?=
-# Two files may run at once, but for these: they have deadlines that a busy machine misses, or look at all of the machine.
+# Three files may run at once, the long ones first, since they wait more than they work; but for these: they have deadlines that a busy machine misses, or look at all of the machine.
 SERIAL := tests/provisioner/test_jails.py \
 	$(addprefix tests/journeys/test_,$(addsuffix .py,conformance cell_behaviour interrupt deaths function_deaths side_by_side))
 # Journeys that are made once more, to another machine; only root can make one. All of them: TESTS="--elsewhere tests/journeys"
@@ -36,7 +36,7 @@ test: $(STAMP)
 ifneq ($(TESTS),)
 	@$(PY) -m pytest $(TESTS)
 else
-	@$(PY) -m pytest -n 2 --dist loadfile --durations=12 tests $(addprefix --ignore=,$(SERIAL) $(firstword $(THERE)))
+	@$(PY) -m pytest -n 3 --dist loadfile --no-loadscope-reorder --durations=12 tests $(addprefix --ignore=,$(SERIAL) $(firstword $(THERE)))
 	@$(PY) -m pytest --durations=12 $(SERIAL)
 	@$(PY) -m pytest --durations=12 --elsewhere $(THERE)
 endif
