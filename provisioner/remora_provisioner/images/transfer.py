@@ -11,17 +11,18 @@ what each piece holds. What is alike lies side by side, since that compresses be
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import struct
 import zlib
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
 
-from remora.errors import StoreRefused, Unavailable
+from remora.errors import RemoraError, StateError, StoreRefused, Unavailable, from_dict
 
 from .objects import CHUNK
 from .store import MOST_INDEX, Store, inflate
@@ -31,6 +32,7 @@ _HEAD = struct.Struct(">cQ")
 _PIECE, _LEVEL = 1 << 20, 5
 _AHEAD = 8  # pieces that are compressed before they can be written
 _SHORT = 1 << 12  # the most that a D or an E holds
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Shelf(Protocol):
@@ -67,29 +69,31 @@ class _Item:
     size: int
 
 
-def send(store: Shelf, digest: str, reader: Reader, writer: Writer) -> None:
+def send(store: Shelf, digest: str, reader: Reader, writer: Writer, told: Callable[[], object] = lambda: False) -> None:
     """Send a tree to a peer that calls `receive`, and return when it has all of it.
 
-    StoreRefused with the reason that the peer gave, or "malformed" if it talks nonsense; Unavailable if the connection broke.
+    `told` says whether the peer has something to say already, which is heard at once. StoreRefused with the reason that the
+    peer gave, or "malformed" if it talks nonsense; StateError if its disk took no more; Unavailable if the connection broke.
     """
     tree = store.load(digest)
     items = _items(tree)
-    with _broken():
+    with _broken("a file of the image cannot be read", "see to its permissions"):
         _put(writer, b"T", zlib.compress(tree.to_bytes(), 3))
         wants = _read(reader, _expect(reader, b"W", most=(len(items) + 7) // 8))
         if len(wants) != (len(items) + 7) // 8:
             raise _nonsense()
-        _put_contents(store, writer, [item for at, item in enumerate(items) if wants[at // 8] >> at % 8 & 1])
+        _put_contents(store, writer, [item for at, item in enumerate(items) if wants[at // 8] >> at % 8 & 1], told)
         _expect(reader, b"D", most=0)
 
 
-def receive(store: Store, reader: Reader, writer: Writer, *, system: bool = False) -> Tree:
+def receive(store: Store, reader: Reader, writer: Writer, *, system: bool = False, real: bool = False) -> Tree:
     """Receive the tree that a peer sends, save it and return it; absolute links are taken in a root file system only.
 
-    StoreRefused if the peer lies or talks nonsense; Unavailable if the connection broke: then call again over a new one.
+    With `real` it is made real before the peer hears that all is well. StoreRefused if the peer lies or talks nonsense;
+    StateError if the disk takes no more; Unavailable if the connection broke: then call again over a new one.
     """
     try:
-        with _broken():
+        with _broken("its disk takes no more", "make room there"):
             index = _read(reader, _expect(reader, b"T", most=MOST_INDEX))
             tree = Tree.from_bytes(inflate(index), system=system)
             items = _items(tree)
@@ -100,10 +104,12 @@ def receive(store: Store, reader: Reader, writer: Writer, *, system: bool = Fals
             for item in wanted:
                 store.put_chunks(_pieces(contents, item.size), item.digest, item.executable)
             store.save(tree)
+            if real:
+                store.farm(tree.digest)
             _put(writer, b"D", b"")
-    except StoreRefused as error:
+    except (StoreRefused, StateError) as error:
         with contextlib.suppress(OSError, ValueError):  # the peer may be gone
-            _put(writer, b"E", json.dumps({"reason": error.reason, "message": str(error)[:500]}).encode())
+            _put(writer, b"E", json.dumps(error.to_dict() | {"message": str(error)[:500], "facts": {}}).encode())
         raise
     return tree
 
@@ -123,15 +129,17 @@ def _bits(flags: list[bool]) -> bytes:
     return bytes(bits)
 
 
-def _put_contents(store: Shelf, writer: Writer, items: list[_Item]) -> None:
-    """Send contents, compressed by several threads ahead of what is written."""
+def _put_contents(store: Shelf, writer: Writer, items: list[_Item], told: Callable[[], object]) -> None:
+    """Send contents, compressed by several threads ahead of what is written, until the peer interrupts."""
     waiting: deque[Future[tuple[bytes, bytes]]] = deque()
     with ThreadPoolExecutor(min(4, len(os.sched_getaffinity(0))), thread_name_prefix="packing") as pool:
         for piece in _cut(_contents(store, items)):
             waiting.append(pool.submit(_packed, piece))
             if len(waiting) > _AHEAD:
                 _put(writer, *waiting.popleft().result())
-        while waiting:
+            if told():
+                return
+        while waiting and not told():
             _put(writer, *waiting.popleft().result())
 
 
@@ -225,10 +233,13 @@ def _head(reader: Reader, *letters: bytes, most: int) -> tuple[bytes, int]:
     return got, int(length)
 
 
-def _refusal(data: bytes) -> StoreRefused:
-    with contextlib.suppress(ValueError, KeyError, TypeError):
-        said = json.loads(data)
-        return StoreRefused(f"the other side refused: {said['message']}", reason=str(said["reason"]))
+def _refusal(data: bytes) -> RemoraError:
+    with contextlib.suppress(ValueError, AttributeError, RecursionError):
+        said = from_dict(json.loads(data))
+        if isinstance(said, StateError):
+            return said
+        if str(said):
+            return StoreRefused(f"the other side refused: {said}", reason=said.reason)
     return _nonsense()
 
 
@@ -250,11 +261,14 @@ def _write(writer: Writer, data: bytes) -> None:
 
 
 @contextlib.contextmanager
-def _broken() -> Iterator[None]:
-    """Translate the end of a connection."""
+def _broken(trouble: str, advice: str) -> Iterator[None]:
+    """Translate the end of a connection, and trouble with the disk."""
     try:
         yield
     except FileNotFoundError as error:
         raise StoreRefused("an object of this tree is not here any more; build the image again", reason="malformed") from error
     except (EOFError, ConnectionError) as error:
         raise Unavailable("the connection broke in the middle of an image; what arrived is kept, try again") from error
+    except OSError as error:
+        text = f"{trouble} ({error.strerror}): {advice} and run it again, what arrived is kept"
+        raise StateError(text, reason="disk-full" if error.errno in _FULL else None) from error

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import random
+import select
 import struct
 import threading
 import zlib
@@ -13,10 +15,12 @@ from pathlib import Path
 from typing import IO
 
 import pytest
-from remora.errors import RemoraError, StoreRefused, Unavailable
+from remora.errors import RemoraError, StateError, StoreRefused, Unavailable
 from remora_provisioner.images.store import Store
 from remora_provisioner.images.transfer import receive, send
 from remora_provisioner.images.tree import File, Link, Tree
+
+from provisioner import disks, needs
 
 LARGE, NEW = random.Random(1).randbytes(250_000), random.Random(2).randbytes(3000)
 
@@ -197,6 +201,41 @@ SMALL, BIG = File("f", A, 5), File("f", A, 100_000)
 def test_a_peer_that_lies_is_refused(there: Store, data: bytes, reason: str):
     """Each lie by its own reason, and nothing of it stays."""
     assert lie(there, data) == reason
+
+
+@needs.root
+def test_a_full_disk_is_told_to_the_sender(here: Store, tmp_path: Path):
+    """The sender stops at once, says that it is the other disk, and with more room only the rest travels."""
+    digest = example(here, *(os.urandom(1 << 21) for _ in range(8)))
+    with disks.tiny(tmp_path / "there", 6000) as freed:
+        there = Store(tmp_path / "there")
+        sender = functools.partial(send, here, digest)
+
+        def receiver(reader: IO[bytes], writer: IO[bytes]) -> None:
+            try:
+                receive(there, reader, writer, real=True)
+            except StateError:
+                while reader.read(1 << 16):
+                    pass
+
+        sent: list[int] = []
+
+        def listening(reader: IO[bytes], writer: IO[bytes]) -> None:
+            counting = Counting(writer)
+            try:
+                sender(reader, counting, lambda: select.select([reader], [], [], 0)[0])
+            finally:
+                sent.append(counting.count)
+
+        error, _ = meet(listening, receiver)
+        assert isinstance(error, StateError)
+        assert error.reason == "disk-full"
+        assert "its disk takes no more (No space left on device): make room there" in str(error)
+        freed()
+        assert meet(listening, receiver) == (None, None)
+        assert sent[0] < 16 << 20
+        assert sent[1] < 16 << 20
+        assert (there.farm(digest) / "x").read_bytes() == b"#!"
 
 
 def test_a_root_file_system_is_received_as_such(here: Store, there: Store):
