@@ -6,6 +6,7 @@ Law: nothing is decided here; a machine elsewhere is reached when something is w
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
@@ -62,7 +63,9 @@ class Machines:
         if about == "files" and op == "exchange":
             sandbox, machine = SandboxId(args["sandbox"]), self._of(str(args["sandbox"]))
             run, whole = args.get("after"), bool(args.get("whole"))
-            return plain(await machine.exchange(sandbox, run, whole=whole)) if isinstance(machine, Elsewhere) else {}
+            if not isinstance(machine, Elsewhere):
+                return {}
+            return plain(await machine.exchange(sandbox, run, opening, whole=whole))
         if about == "ports":
             return await self._ask_ports(op, SandboxId(str(args["sandbox"])), args)
         if about == "machines":
@@ -255,15 +258,19 @@ class Machines:
 
     def _far(self, name: str) -> Elsewhere:
         if name not in self._elsewhere:
-            line = Line(name, self._by_ssh(name, self._id()))
+            line = Line(name, self._by_ssh(name, self._known_as(name)))
             machine = Elsewhere(name, line, self.here, self._folders, self._directory / _LINKS, Doubting(self._fleet))
             machine.terms = lambda: Terms.of_settings(self._by_ssh.rented(name)).to_dict()
             machine.learned = lambda facts: self.learned(name, facts)
             self._elsewhere[name] = machine
         return self._elsewhere[name]
 
+    def _known_as(self, name: str) -> str:
+        """Return what the machine of this name knows this backend by: another one for each name that a machine may have."""
+        return hashlib.sha256(f"{self._id()} {name}".encode()).hexdigest()[:_ID]
+
     def _id(self) -> str:
-        """Return what other machines know this backend by."""
+        """Return what is this backend's alone."""
         path = self._directory / "id"
         if not path.exists() or len(path.read_text()) != _ID:
             write_whole(path, os.urandom(_ID // 2).hex().encode())

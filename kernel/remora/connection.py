@@ -103,9 +103,11 @@ class Connection:
                 await asyncio.sleep(_AGAIN)
 
     async def _reached(self) -> Peer:
-        """Return the connection, when it is there again."""
+        """Return the connection, when it is there again. Raises RunEnded if the sandbox has ended meanwhile."""
         if self._back is not None and not self._back.done():
             await asyncio.wait({self._back})
+        if self.ended and self.elsewhere:
+            await self._connect()
         assert self._peer is not None
         return self._peer
 

@@ -36,7 +36,9 @@ class Opening:
         self._task: asyncio.Task[Any] | None = None
 
     async def during(self, work: Coroutine[Any, Any, T]) -> T:
-        """Wait for work that can be given up. Raises RunEnded with the reason "cancelled" if it is."""
+        """Wait for work that can be given up, all of it. Raises RunEnded with the reason "cancelled" if it is."""
+        if self._task is not None:
+            return await work
         task = asyncio.get_running_loop().create_task(work)
         self._task = task
         if self._given_up:
@@ -46,7 +48,7 @@ class Opening:
         except asyncio.CancelledError:
             if not self._given_up:
                 raise
-            raise RunEnded("cancelled while its image was being built", reason=EndReason.CANCELLED.value) from None
+            raise RunEnded("cancelled before its sandbox was there", reason=EndReason.CANCELLED.value) from None
         finally:
             self._task = None
 

@@ -61,6 +61,8 @@ class Host:
     """Whether banner, motd and the shell's start files print NOISE."""
     garbage: bool = False
     """Whether something answers on the port that is no SSH server."""
+    sshd: str = ""
+    """More lines of its server's configuration."""
 
     folder: Path = field(init=False)
     """What this machine has of it: `config` for `ssh -F`, `key`, `known_hosts`."""

@@ -30,6 +30,7 @@ UsePAM no
 PidFile /etc/ssh/ready
 Subsystem sftp internal-sftp
 {banner}
+{more}
 """
 _CLIENT = """\
 Host {name}
@@ -93,7 +94,7 @@ def _etc_of(host: Host, public: str) -> dict[str, str]:
         **noise,
         "hostname": f"{host.name}\n",
         "hosts": f"127.0.0.1 localhost\n{host.link.far} {host.name}\n",
-        "ssh/sshd_config": _CONFIG.format(port=port, banner=banner),
+        "ssh/sshd_config": _CONFIG.format(port=port, banner=banner, more=host.sshd),
         "ssh/boot": _BOOT,
         f"ssh/keys/{host.user}": public,
         f"ssh/keys/{OTHER}": public,

@@ -80,6 +80,7 @@ class Remote:
                 return self._detach(run, session, cell, chosen)
             run.execute(cell, _first_line(cell), chosen, self._cell_fields())
         except BaseException as error:
+            _shorten(error)
             if not progress.finish(*_final(error), aside=True):
                 _sign(error, text(progress.line))
             raise
@@ -209,6 +210,13 @@ def _final(error: BaseException) -> tuple[Final, str]:
     if isinstance(error, RunEnded):
         return (Final.CANCELLED if error.reason == EndReason.CANCELLED.value else Final.ENDED), str(error.reason)
     return Final.FAILED, type(error).__name__
+
+
+def _shorten(error: BaseException) -> None:
+    """Say in one line that a cell was stopped while it waited: how we wait is nobody's business."""
+    if type(error) is KeyboardInterrupt and not hasattr(error, "_render_traceback_"):
+        lines = ["KeyboardInterrupt: stopped before anything of the cell had run"]
+        vars(error)["_render_traceback_"] = lambda: lines
 
 
 def _sign(error: BaseException, line: str) -> None:

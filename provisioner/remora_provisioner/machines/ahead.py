@@ -10,6 +10,7 @@ import socket
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from remora.errors import Unavailable
 from remora.wire import Request
 
 from ..agent import Agent
@@ -18,6 +19,7 @@ from ..opening import Opening
 from .folders import Folders
 from .luggage import Luggage, Wanted, packed
 from .messages import Lack
+from .ssh.reaching import shown
 from .threads import beside
 
 _REMEMBERED = 16
@@ -55,8 +57,10 @@ class Ahead:
     async def bring(self, luggage: Luggage, opening: Opening, ask: Ask) -> None:
         """Send what the machine lacks of it. Raises Unavailable if it could not take it in."""
         async with self._sending:
-            lacking = (await ask(Lack([*luggage.shelves]))).result["lacking"]
-            if lacking:
+            told = (await ask(Lack([*luggage.shelves]))).result
+            if told["obstacle"]:
+                raise Unavailable(f"{self._name} cannot isolate a sandbox: {shown(told['obstacle'])}", reason="no-jail")
+            if lacking := told["lacking"]:
                 size = sum(luggage.shelves[tree].load(tree).size for tree in lacking) >> 20
                 opening.say(f"sending {len(lacking)} folders with {size} MiB to {self._name}; what it has is not sent again")
                 await beside(self._dial("store"), lambda sock: luggage.send(sock, lacking, self._name))

@@ -29,8 +29,14 @@ _PATIENCE = 60.0
 
 
 def main() -> int:
-    """Hand over, and wait."""
-    with agent(state_of(Path(sys.argv[1])), sys.argv[2]) as sock, contextlib.suppress(OSError):
+    """Hand over, and wait. What is said on standard error is shown to the user who could not reach this machine."""
+    state = state_of(Path(sys.argv[1]))
+    try:
+        reached = agent(state, sys.argv[2])
+    except OSError as error:
+        print(f"{state}: {error}", file=sys.stderr)
+        return 1
+    with reached as sock, contextlib.suppress(OSError):
         sock.recv(1)
     return 0
 

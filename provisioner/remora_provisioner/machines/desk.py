@@ -63,7 +63,8 @@ class Desk:
         return {"living": living, "ended": ended, "farms": farms, "facts": _facts()}
 
     async def _lack(self, _: Peer, request: Lack) -> Fields:
-        return {"lacking": await asyncio.to_thread(self._there.lacking, request.trees)}
+        obstacle = await asyncio.to_thread(self._there.obstacle)
+        return {"lacking": await asyncio.to_thread(self._there.lacking, request.trees), "obstacle": obstacle}
 
     async def _open(self, _: Peer, request: OpenThere) -> Fields:
         spec = SandboxSpec.from_dict(request.spec)

@@ -34,6 +34,7 @@ from .homes import Homes
 from .lines import Line
 from .luggage import Luggage, Wanted
 from .messages import AskEnd, AskPort, ExtendThere, Leave, OpenThere, StopThere, TakeUp
+from .naming import naming
 from .pastruns import send_past
 from .ports import Ports
 from .relay import Relay
@@ -138,17 +139,17 @@ class Elsewhere(Hearing):
     async def _built(self, spec: SandboxSpec, opening: Opening) -> Fitting:
         """Reach the machine, build the image here, and return how a sandbox would be fitted out here."""
         await opening.during(self._line.reached(opening))
-        await self._taken_up()
+        await opening.during(self._taken_up())
         return await self._here.fit(spec, opening)
 
     async def _end_stray(self, sandbox: SandboxId) -> None:
         """End a sandbox that nobody wants any more."""
         await self.until_heard(lambda: self._ask(StopThere(sandbox, EndReason.STOPPED.value)))
 
-    async def exchange(self, sandbox: SandboxId, run: RunId | None, *, whole: bool) -> Fields:
+    async def exchange(self, sandbox: SandboxId, run: RunId | None, opening: Opening, *, whole: bool) -> Fields:
         """Bring the notebook's folder here and there to agreement, at the end of a run if one is named. Unavailable."""
         for last in (False, False, True):
-            await self._reach(f"files of {self.name} wait until it is back")
+            await self._line.reached_within(_REACH, f"files wait until {self.name} is back", opening)
             try:
                 return await (self._homes.exchange(sandbox, whole=whole) if run is None else self._homes.fetch(sandbox, run))
             except Unavailable:  # the agent there was started anew over it
@@ -158,18 +159,11 @@ class Elsewhere(Hearing):
 
     async def open_port(self, sandbox: SandboxId, port: int, here: int | None, path: str | None) -> Fields:
         """Open a port of a sandbox here; see `Ports.open`. The answer says also whether something `listens` there yet."""
-        await self._reach(f"open the port when {self.name} is back")
+        await self._line.reached_within(_REACH, f"open the port when {self.name} is back")
         told = (await self._ask(AskPort(sandbox, port))).result
         if not self.has(sandbox):  # it may have ended while we asked
             raise Refused(f"the sandbox {sandbox} has ended", reason="sandbox-ended")
         return self.ports.open(sandbox, port, here, path) | {"listens": bool(told.get("listens"))}
-
-    async def _reach(self, otherwise: str) -> None:
-        """Wait a while for the machine to be reached. Raises Unavailable with these words."""
-        try:
-            await asyncio.wait_for(self._line.reached(Opening()), _REACH)
-        except (TimeoutError, RemoraError) as error:
-            raise self._unreachable(otherwise) from error
 
     def _unreachable(self, otherwise: str) -> Unavailable:
         return Unavailable(f"{self.name} cannot be reached: {otherwise}", reason="unreachable")
@@ -190,7 +184,7 @@ class Elsewhere(Hearing):
         if not self.has(sandbox):
             return
         otherwise = f"sandbox {sandbox} goes on there; stop it when {self.name} is back"
-        await self._reach(otherwise)
+        await self._line.reached_within(_REACH, otherwise)
         if reason is EndReason.IDLE:
             await self.calls.all_home(sandbox, _REACH)
         try:
@@ -228,7 +222,8 @@ class Elsewhere(Hearing):
     # -- talking with the agent there
 
     async def _ask(self, request: Request) -> Any:
-        return await (await self._taken_up()).request(request)
+        with naming(self.name):
+            return await (await self._taken_up()).request(request)
 
     async def _taken_up(self) -> Peer:
         """Return the connection to the agent there; the first thing on a new one is to hear what has become of sandboxes."""
@@ -249,8 +244,8 @@ class Elsewhere(Hearing):
                 for sandbox in told["living"]:
                     if sandbox not in self._ours:
                         self.soon(self._end_stray(sandbox))
-                    elif sandbox not in self._peers:
-                        await self._hear(sandbox)
+                    else:
+                        self.soon(self._hear(sandbox))  # which takes as long as its supervisor likes
             return self._control
 
     # -- hearing
@@ -323,6 +318,8 @@ class Elsewhere(Hearing):
             )
 
     async def _hear(self, sandbox: SandboxId) -> None:
+        if sandbox in self._peers:
+            return
         self._relay(sandbox)
         try:
             known = await self._watch(sandbox, self._line.dial(f"sandbox/{sandbox}"))
@@ -393,7 +390,7 @@ class Elsewhere(Hearing):
     async def read_log(self, run: RunId, after: int, send: Callable[[Record], None]) -> None:
         """Let `send` have the records of a run after that number whose sandbox has ended. Raises Unavailable."""
         log, otherwise = FollowRun(run, after, False), f"what run {run} printed is there; ask again when {self.name} is back"
-        await send_past(send, log, lambda: self._line.dial("log"), lambda: self._reach(otherwise))
+        await send_past(send, log, lambda: self._line.dial("log"), lambda: self._line.reached_within(_REACH, otherwise))
 
 
 def _for_sandbox(opening: Opening) -> Fields:

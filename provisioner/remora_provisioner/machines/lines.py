@@ -16,11 +16,15 @@ from remora.wire import Fields
 
 from ..opening import Opening
 from .link import Link
+from .ssh import Reached
+from .ssh.reaching import shown
 
 Reach = Callable[[Opening], Awaitable[socket.socket]]
 """Reaches the machine anew and returns a stream that leads to its agent. Raises Unavailable."""
 _SOONEST, _LATEST = 0.5, 30.0
 """Seconds between tries to reach a machine again."""
+_LAST = 2.0
+"""Seconds for a program that has ended there to say why."""
 _STEADY = 5.0
 """Seconds after which a link that breaks is worth another try at once."""
 
@@ -34,8 +38,10 @@ class Line:
         self._link = Link(_nobody, first=True, changed=self._changed)
         self._keeping: asyncio.Task[None] | None = None
         self._first: asyncio.Future[None] | None = None
-        self._opening = Opening()
-        """Of whoever waits last: hears what is going on, and can be asked."""
+        self._waiting: list[Opening] = []
+        """Who waits: all hear what is going on, the last one is asked."""
+        self._silent: Opening | None = None
+        """Who has left a question unanswered."""
         self._wanted = asyncio.Event()
         self._carried_at = 0.0
 
@@ -63,16 +69,48 @@ class Line:
         if self._first is None or self._first.done():
             self._first = asyncio.get_running_loop().create_future()
             self._first.add_done_callback(lambda first: first.cancelled() or first.exception())
-        self._opening = opening
+        self._waiting.append(opening)
         self._wanted.set()
         self._see_to_it()
-        await asyncio.shield(self._first)
+        try:
+            await asyncio.shield(self._first)
+        finally:
+            self._waiting.remove(opening)
+            self._give_up_unless_wanted()
+
+    async def reached_within(self, seconds: float, otherwise: str, opening: Opening | None = None) -> None:
+        """Do the same, for so long at most, and as an answer takes. Raises Unavailable, which says what is so until then."""
+        opening = opening or Opening()
+        try:
+            async with asyncio.timeout(seconds) as limit:
+
+                async def ask(text: str, secret: bool) -> str | None:
+                    with contextlib.suppress(RuntimeError):  # nobody waits any more
+                        limit.reschedule(None)
+                    try:
+                        return await opening.ask(text, secret)
+                    finally:
+                        with contextlib.suppress(RuntimeError):
+                            limit.reschedule(asyncio.get_running_loop().time() + seconds)
+
+                await self.reached(Opening(opening.say, ask=ask))
+        except TimeoutError:
+            text = f"{self.name} was not reached within {seconds:g} s"
+            raise Unavailable(f"{text}; until it is, {otherwise}", reason="unreachable") from None
+        except RemoraError as error:
+            raise Unavailable(f"{error}. Until that is mended, {otherwise}", reason=error.reason) from error
 
     def close(self) -> None:
         """Give it up; what goes over the line ends."""
         if self._keeping is not None:
             self._keeping.cancel()
         self._link.close()
+
+    def _give_up_unless_wanted(self) -> None:
+        """End an attempt that nobody waits for any more; the next one begins anew."""
+        if self._keeping is not None and not (self._waiting or self._link.carried or self._link.figures.connections):
+            self._keeping.cancel()
+            self._keeping = self._first = None
 
     def _see_to_it(self) -> None:
         if self._keeping is None or self._keeping.done():
@@ -86,6 +124,8 @@ class Line:
                 error = await self._carry()
                 if error is None:
                     pause = _SOONEST
+                elif self._waiting and self._silent is not None and self._silent not in self._waiting:
+                    continue  # whoever was asked has gone, and somebody else is there now
                 else:
                     self._settle(error)
                     if not self._link.figures.connections:
@@ -93,14 +133,14 @@ class Line:
                 await self._rest(pause)
                 pause = min(2 * pause, _LATEST)
         finally:
-            self._settle(Unavailable(f"{self.name} was given up", reason="unreachable"))
+            if self._keeping in (None, asyncio.current_task()):
+                self._settle(Unavailable(f"{self.name} was given up", reason="unreachable"))
 
     async def _carry(self) -> RemoraError | None:
         """Reach the machine and carry the link until that breaks; return why, if it was not carried for any time."""
-        opening, self._opening = self._opening, Opening()
-        self._carried_at = 0.0
+        self._carried_at, self._silent = 0.0, None
         try:
-            sock = await self._reach(opening)
+            sock = await self._reach(Opening(self._say, ask=self._ask))
         except RemoraError as error:
             return error
         except (OSError, ValueError) as error:
@@ -113,8 +153,23 @@ class Line:
                 text = str(error)
         if self._carried_at and asyncio.get_running_loop().time() - self._carried_at > _STEADY:
             return None
-        text = text or self._link.figures.lost
+        text = text or await _last_words(sock) or self._link.figures.lost
         return Unavailable(f"{self.name} was reached, but its agent does not answer: {text}", reason="machine-gone")
+
+    def _say(self, text: str) -> None:
+        for opening in self._waiting:
+            opening.say(text)
+
+    async def _ask(self, text: str, secret: bool) -> str | None:
+        """Ask who waits; somebody else if they leave over it."""
+        while self._waiting:
+            self._silent = self._waiting[-1]
+            answer = await self._silent.ask(text, secret)
+            if answer is not None:
+                self._silent = None
+            if answer is not None or self._silent in self._waiting:
+                return answer
+        return None
 
     async def _rest(self, seconds: float) -> None:
         """Wait before the next try, unless somebody wants the machine now."""
@@ -134,6 +189,15 @@ class Line:
                 self._first.set_result(None)
             else:
                 self._first.set_exception(error)
+
+
+async def _last_words(sock: socket.socket) -> str:
+    """Return what the program there complained about before it ended, if it has."""
+    if not isinstance(sock, Reached):
+        return ""
+    with contextlib.suppress(TimeoutError):
+        return shown((await asyncio.wait_for(sock.ended(), _LAST)).said)
+    return ""
 
 
 def _nobody(target: str) -> socket.socket:

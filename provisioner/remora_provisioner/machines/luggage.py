@@ -7,12 +7,13 @@ system's own folders is not carried: a system of one's own is an image (`debian_
 from __future__ import annotations
 
 import os
+import select
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from remora.errors import PlaceError, Unavailable
+from remora.errors import PlaceError
 from remora.resources import SandboxSpec
 
 from ..images import transfer
@@ -23,6 +24,7 @@ from ..opening import Opening
 from ..view import in_system
 from . import libraries
 from .folders import Folders, Skip
+from .naming import naming
 
 _DULL = ("test", "idlelib", "tkinter", "turtledemo", "lib2to3")
 """What of a Python's own standard library no sandbox has a use for."""
@@ -79,11 +81,9 @@ class Luggage:
 
     def send(self, sock: socket.socket, trees: list[str], machine: str) -> None:
         """Send these trees to the store of a machine of this name, at the socket's other end; blocks. Raises Unavailable."""
-        with sock, sock.makefile("rb") as reader, sock.makefile("wb") as writer:
+        with naming(machine), sock, sock.makefile("rb") as reader, sock.makefile("wb", buffering=0) as writer:
             for tree in trees:
-                transfer.send(self.shelves[tree], tree, reader, writer)
-                if reader.read(1) != b"+":
-                    raise Unavailable(f"{machine} could not take in an image; see what it has of disk space, and try again")
+                transfer.send(self.shelves[tree], tree, reader, writer, lambda: select.select([sock], [], [], 0)[0])
 
 
 def packed(spec: SandboxSpec, fitting: Fitting, root: Path, folders: Folders) -> Luggage:

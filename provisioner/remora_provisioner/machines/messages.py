@@ -21,7 +21,11 @@ class TakeUp(Request):
 
 @dataclass(frozen=True)
 class Lack(Request):
-    """Answer: which of these trees are not there, as `lacking`. What is there stays for the next hour."""
+    """Before a sandbox: what is lacking for it.
+
+    Answer: which of these trees are not there, as `lacking`, and why no sandbox can be had, as `obstacle`, None if one can. What
+    is there stays for the next hour.
+    """
 
     trees: list[str]
 

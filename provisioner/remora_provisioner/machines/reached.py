@@ -19,11 +19,14 @@ from ..opening import Opening
 from . import settling
 from .lines import Reach
 from .settling.hearing import printable
-from .ssh import Question, known, reach
+from .ssh import Question, Reached, known, reach
+from .ssh.reaching import shown
 from .threads import apart
 
 _BRIDGE, _DOCTOR, _CLEARING = (f"remora_provisioner.machines.{name}" for name in ("bridge", "examining", "clearing"))
 _ROOM, _MOST, _PATIENCE = 1 << 16, 1 << 20, 120.0
+_LAST = 2.0
+"""Seconds for a command that has ended to say how."""
 
 
 class BySsh:
@@ -116,10 +119,31 @@ class BySsh:
             bundle.cancel()
             raise
         try:
-            return sock, await settling.settle(sock, await bundle, opening.say, program)
+            return sock, await settling.settle(sock, await bundle, opening.say, program, machine=machine)
+        except Unavailable as error:
+            raise await _explained(error, sock, machine) from error
         except BaseException:
             sock.close()
             raise
+
+
+async def _explained(error: Unavailable, sock: Reached, machine: str) -> Unavailable:
+    """Close a socket, and return why our command ended there before it had begun, if that is what happened."""
+    with sock:
+        if error.reason != "machine-gone":
+            return error
+        try:
+            ended = await asyncio.wait_for(sock.ended(), _LAST)
+        except TimeoutError:
+            return error
+    said = " ".join(filter(None, (error.facts.get("last_words"), shown(ended.said))))
+    words = f" (its last words: {said})" if said else ""
+    if ended.lost:
+        text = f"{machine} let us in and then ended the connection{words}; see whether this works: ssh {machine} true"
+        return Unavailable(text, reason="connection-lost")
+    how = "was killed" if ended.status is None else f"ended with status {ended.status}"
+    advice = f"the user there needs a shell that runs commands, and sshd no ForceCommand. See what this says: ssh {machine} true"
+    return Unavailable(f"{machine} let us in, but our command {how}{words}; {advice}", reason="command-ended")
 
 
 async def _told(sock: socket.socket, machine: str) -> Fields:

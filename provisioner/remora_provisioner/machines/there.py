@@ -28,6 +28,7 @@ from remora.resources import SandboxSpec
 from remora.states import EndReason, SandboxState
 from remora.wire import Fields, Record, RunId, SandboxId
 
+from .. import jails
 from ..agent import Agent
 from ..images import transfer
 from ..images.fitting import Fitting
@@ -45,6 +46,9 @@ from .watching import Watching
 
 _LOG = logging.getLogger(__name__)
 _FIRST_TIDY, _NEXT_TIDY = 60.0, 6 * 3600.0
+_JAIL = "bubblewrap"
+"""What shows folders under the paths that they have on another machine."""
+_PIECE = 1 << 16
 _FAREWELL = 0.1
 """Seconds for the last answer to go out."""
 
@@ -72,6 +76,7 @@ class There:
         self.watching = Watching(self.agent.stop, lambda: self.agent.living, lambda: self.leave(""))
         self.watching.terms = terms.kept(state)
         self._leaving: str | None = None
+        self._able = False
 
     # ---- the agent's listener
 
@@ -238,12 +243,11 @@ class There:
         with sock.makefile("rb") as reader, sock.makefile("wb") as writer:
             while reader.peek(1):
                 try:
-                    self._store.farm(transfer.receive(self._store, reader, writer, system=True).digest)
+                    transfer.receive(self._store, reader, writer, system=True, real=True)
                 except RemoraError as error:
                     _LOG.warning("a tree was not taken: %s", error)
-                    return
-                writer.write(b"+")
-                writer.flush()
+                    while reader.read(_PIECE):  # it was told, and stops when it hears of it
+                        pass
 
     # ---- answers
 
@@ -310,6 +314,14 @@ class There:
             except (OSError, RemoraError):
                 lacking.append(tree)
         return lacking
+
+    def obstacle(self) -> str | None:
+        """Return why this machine can have no sandbox; it is tried until there is nothing."""
+        if not self._able:
+            obstacle = jails.named(_JAIL).obstacle()
+            self._able = obstacle is None
+            return obstacle
+        return None
 
     def log_of(self, run: RunId) -> Path:
         """Return where a run's log is."""

@@ -44,7 +44,7 @@ _ROOM = 2.2
 class Patience:
     """Seconds to wait: for the shell there, and for each sign of life after that."""
 
-    shell: float = 60.0
+    shell: float = 30.0
     sign: float = 120.0
 
 
@@ -111,15 +111,22 @@ COMMAND = (
 
 
 async def settle(
-    sock: socket.socket, bundle: Bundle, say: Say, program: Program | None = None, patience: Patience | None = None
+    sock: socket.socket,
+    bundle: Bundle,
+    say: Say,
+    program: Program | None = None,
+    patience: Patience | None = None,
+    machine: str = "the machine",
 ) -> Settled:
     """Bring the machine at whose end COMMAND runs all that it lacks of the bundle, and start the program there.
+
+    `machine` is what it is called in what is said to people.
 
     The socket stays the caller's, whatever happens, and does not block any more; after this its bytes are the program's standard
     input and output. Progress is told in words. Unavailable if the machine does not answer or cannot be used, StateError if it
     has no room, PlaceError if what was brought does not run there; each with what the machine said.
     """
-    return await _Settling(sock, bundle, say, patience or Patience()).run(program or Program())
+    return await _Settling(sock, bundle, say, patience or Patience(), machine).run(program or Program())
 
 
 @dataclass
@@ -133,9 +140,9 @@ class _Told:
 
 
 class _Settling:
-    def __init__(self, sock: socket.socket, bundle: Bundle, say: Say, patience: Patience) -> None:
-        self._sock, self._bundle, self._say, self._patience = sock, bundle, say, patience
-        self._hearing = Hearing(sock)
+    def __init__(self, sock: socket.socket, bundle: Bundle, say: Say, patience: Patience, machine: str) -> None:
+        self._sock, self._bundle, self._say, self._patience, self._machine = sock, bundle, say, patience, machine
+        self._hearing = Hearing(sock, machine)
         self._told = _Told()
         self._sent = 0
 
@@ -164,7 +171,7 @@ class _Settling:
             if word in endings:
                 return line.split()
             self._take(word, rest)
-        raise _not_understood(self._hearing.last)
+        raise self._not_understood(self._hearing.last)
 
     def _take(self, word: str, rest: str) -> None:
         if word == "fact":
@@ -175,19 +182,19 @@ class _Settling:
         elif word == "tried":
             self._told.tried.append(printable(rest))
         elif word == "unpacking":
-            self._say("unpacking on the machine")
+            self._say(f"unpacking on {self._machine}")
         elif word == "fail":
             code, _, text = rest.partition(" ")
             raise self._failure(code, printable(text))
         else:
-            raise _not_understood(f"{word} {rest}")
+            raise self._not_understood(f"{word} {rest}")
 
     # -- bringing what is lacking
 
     async def _bring(self, words: list[str]) -> None:
         known = {part.name: part for part in (self._bundle.python, self._bundle.code)}
         if words[:1] not in (["gzip"], ["plain"]) or words[1:] not in (["python", "code"], ["code"]):
-            raise _not_understood(self._hearing.last)
+            raise self._not_understood(self._hearing.last)
         parts = [known[name] for name in words[1:]]
         each = await asyncio.to_thread(lambda: [part.pieces(words[0] == "gzip") for part in parts])
         lists = "".join(_listed(part, pieces) for part, pieces in zip(parts, each, strict=True))
@@ -195,7 +202,7 @@ class _Settling:
         async with self._sending(_INSTALLING + lists.encode()):
             lacking = (await self._until("lack"))[1:]
         if not set(lacking) <= offered.keys():
-            raise _not_understood(self._hearing.last)
+            raise self._not_understood(self._hearing.last)
         what = "a Python and Remora" if len(parts) == 2 else "this version of Remora"
         await self._transfer(what, [offered[digest] for digest in dict.fromkeys(lacking)])
         await self._until("start")
@@ -206,7 +213,7 @@ class _Settling:
             for piece in pieces:
                 self._say(f"sending {what}: {format_bytes(arrived)} of {format_bytes(total)}")
                 if (await self._until("got"))[1:] != [piece.digest]:
-                    raise _not_understood(self._hearing.last)
+                    raise self._not_understood(self._hearing.last)
                 arrived += len(piece.data)
 
     @contextlib.asynccontextmanager
@@ -232,7 +239,7 @@ class _Settling:
     def _settled(self) -> Settled:
         place = self._told.facts.get("place", "")
         if not place.startswith("/"):
-            raise _not_understood(f"start without a place ({place})")
+            raise self._not_understood(f"start without a place ({place})")
         python = f"{place}/bundles/{self._bundle.digest}/bin/python"
         return Settled(place, python, self._facts(), self._sent, tuple(self._told.tried))
 
@@ -254,26 +261,26 @@ class _Settling:
         )
 
     def _failure(self, code: str, text: str) -> RemoraError:
+        name = self._machine
         if code == "architecture":
-            told = f"the machine is {text}, and Remora here brings what runs on {self._bundle.architecture}"
+            told = f"{name} is {text}, and Remora here brings what runs on {self._bundle.architecture}"
             return Unavailable(f"{told}; only machines of one's own architecture can be used", reason="architecture")
         if code == "place":
-            tried = "; ".join(self._told.tried)
-            told = "the machine has no folder in which something of ours can be kept and executed. Tried: "
-            return Unavailable(f"{told}{tried}. Set XDG_DATA_HOME there to one that can", reason="no-place")
+            told = f"{name} has no folder in which something of ours can be kept and executed: {'; '.join(self._told.tried)}"
+            return Unavailable(f"{told}. Make room in one of them, or set XDG_DATA_HOME there to another", reason="no-place")
         if code == "full":
-            return StateError(f"the machine's disk is full ({text}); make room there", reason="machine-full")
+            return StateError(f"the disk of {name} is full ({text}); make room there, and run it again", reason="machine-full")
         if code == "runs":
-            told = f"the Python that was brought does not run on the machine: {text or 'it gave no reason'}"
+            told = f"the Python that was brought does not run on {name}: {text or 'it gave no reason'}"
             return PlaceError(f"{told} (Linux {self._told.facts.get('kernel', 'unknown')})", reason="python-there")
         if code == "digest":
-            return PlaceError(f"what arrived at the machine is not what was sent ({text}); try again", reason="transfer")
-        return PlaceError(f"the machine could not take in what was sent: {text}", reason="machine-write")
+            return PlaceError(f"what arrived at {name} is not what was sent ({text}); run it again", reason="transfer")
+        return PlaceError(f"{name} could not take in what was sent: {text}", reason="machine-write")
+
+    def _not_understood(self, line: str) -> Unavailable:
+        told = f"{self._machine} answers what makes no sense here: {printable(line) or 'nothing'}"
+        return Unavailable(told, reason="machine-answer")
 
 
 def _listed(part: Part, pieces: list[Piece]) -> str:
     return f"{part.name} {part.digest} {part.size} {len(pieces)}\n" + "".join(f"{p.digest} {len(p.data)}\n" for p in pieces)
-
-
-def _not_understood(line: str) -> Unavailable:
-    return Unavailable(f"the machine answers what makes no sense here: {printable(line) or 'nothing'}", reason="machine-answer")

@@ -20,10 +20,10 @@ NOISE = 1 << 20
 class Hearing:
     """The lines that arrive at a socket."""
 
-    def __init__(self, sock: socket.socket) -> None:
-        """Listen at a connected socket, which is made not to block."""
+    def __init__(self, sock: socket.socket, name: str = "the machine") -> None:
+        """Listen at a connected socket, which is made not to block; `name` is who is heard, for complaints."""
         sock.setblocking(False)
-        self._sock = sock
+        self._sock, self._name = sock, name
         self.last = ""
         """The last line with something in it, for a complaint."""
 
@@ -33,7 +33,7 @@ class Hearing:
             async with asyncio.timeout(seconds):
                 line = await self._next()
         except TimeoutError:
-            raise Unavailable(f"the machine did not go on in time{self._after()}", reason="machine-silent") from None
+            raise Unavailable(f"{self._name} did not go on in time{self._after()}", reason="machine-silent") from None
         self.last = line.strip() or self.last
         return line
 
@@ -46,9 +46,9 @@ class Hearing:
                     self.last = line.strip() or self.last
                     heard += len(line) + 1
                     if heard > NOISE:
-                        raise Unavailable(f"the machine does not stop talking{self._after()}", reason="machine-noise")
+                        raise Unavailable(f"{self._name} does not stop talking{self._after()}", reason="machine-noise")
         except TimeoutError:
-            told = f"no shell answered within {seconds:.0f} s{self._after()}"
+            told = f"no shell of {self._name} answered within {seconds:.0f} s{self._after()}"
             raise Unavailable(f"{told}; is something in its login files waiting for input?", reason="machine-silent") from None
 
     async def _next(self) -> str:
@@ -64,7 +64,7 @@ class Hearing:
                 return line.decode(errors="replace").rstrip("\r")
             if len(line) > _LINE:
                 self.last = printable(line[:_QUOTED].decode(errors="replace"))
-                raise Unavailable(f"the machine does not stop talking{self._after()}", reason="machine-noise")
+                raise Unavailable(f"{self._name} does not stop talking{self._after()}", reason="machine-noise")
 
     async def _peek(self) -> bytes:
         while True:
@@ -76,7 +76,8 @@ class Hearing:
                 raise self._gone(error.strerror or str(error)) from error
 
     def _gone(self, why: str) -> Unavailable:
-        return Unavailable(f"the connection to the machine was lost: {why}{self._after()}", reason="machine-gone")
+        text = f"the connection to {self._name} was lost: {why}{self._after()}"
+        return Unavailable(text, reason="machine-gone", last_words=printable(self.last))
 
     def _after(self) -> str:
         return f"; its last words: {printable(self.last)}" if self.last else ""
@@ -84,6 +85,8 @@ class Hearing:
 
 def printable(text: str) -> str:
     """Return text of a stranger's as it may be shown: short, and without what a terminal would obey."""
+    if text.count("\ufffd") > len(text) // 8:
+        return "something that is no text"
     return "".join(c if c.isprintable() else " " for c in text[:_QUOTED]).strip()
 
 
