@@ -80,7 +80,7 @@ class Line:
 
     async def reached_within(self, seconds: float, otherwise: str, opening: Opening | None = None) -> None:
         """Do the same, for so long at most, and as an answer takes. Raises Unavailable, which says what is so until then."""
-        opening = opening or Opening()
+        alone, opening = opening is None, opening or Opening()
         try:
             async with asyncio.timeout(seconds) as limit:
 
@@ -95,9 +95,10 @@ class Line:
 
                 await self.reached(Opening(opening.say, ask=ask))
         except TimeoutError:
-            text = f"{self.name} was not reached within {seconds:g} s"
-            raise Unavailable(f"{text}; until it is, {otherwise}", reason="unreachable") from None
+            raise Unavailable(f"{self.name} cannot be reached: {otherwise}", reason="unreachable") from None
         except RemoraError as error:
+            if alone:
+                raise Unavailable(f"{self.name} cannot be reached: {otherwise}", reason="unreachable") from error
             raise Unavailable(f"{error}. Until that is mended, {otherwise}", reason=error.reason) from error
 
     def close(self) -> None:

@@ -1,8 +1,8 @@
 """The system's own ssh as the carrier of a command's bytes, for machines that are known and take a key that needs no question.
 
 Law: ssh decides nothing. It is told all that a `Hop` says, reads no configuration, asks nobody, accepts no host that is not
-known, and writes nothing down. Where it does not come through, for whatever reason, nothing has happened: paramiko tries, asks
-and tells.
+known, and writes nothing down. Where it does not come through, for whatever reason but that nobody answers, nothing has happened:
+paramiko tries, asks and tells.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterator, Sequence
 
+from remora.errors import Unavailable
 from remora.settings import SSH
 
 from . import hostkeys
@@ -28,6 +29,7 @@ _PLAIN = re.compile(r"[A-Za-z0-9_./:@+,~-]+", re.ASCII)
 _CIPHERS = "^aes128-gcm@openssh.com,aes256-gcm@openssh.com"  # processors have instructions for these
 _WORDS = "*client_status_confirm*,*client_input_channel_req*"
 _TOLD = re.compile(rb"debug\d: clientloop\.c:client_\w+\(\):\d+ \(pid=\d+\): ([^\r\n]*)\r?\n")
+_LATE = re.compile(rb"(ssh: connect to host .*|^)Connection timed out")
 _PIECE, _SAID = 1 << 16, 2000
 _LET_IN = 60.0  # seconds for a host to decide
 _LAST = 2.0  # seconds for the last bytes to be taken, and for the command to end, once nobody is there any more
@@ -37,11 +39,20 @@ _libc = ctypes.CDLL(None)
 
 
 def start(hops: Sequence[Hop], command: str, sock: socket.socket, has_key: Callable[[Hop], bool]) -> Program | None:
-    """Have ssh carry a command's bytes and return once it has been started; None, and nothing has happened, if it cannot."""
+    """Have ssh carry a command's bytes and return once it has been started; None, and nothing has happened, if it cannot.
+
+    Raises Unavailable for a host that does not answer in time: nobody is to wait for that twice.
+    """
     if not usable(hops, has_key):
         return None
     program = Program(hops[0], command, sock)
-    return program if program.started() else None
+    if program.started():
+        return program
+    if program.late:
+        place, patience = hops[0].place, hops[0].patience
+        text = f"{place} did not answer within {patience:g} s; see whether it is up and can be reached from here"
+        raise Unavailable(text, reason="unreachable")
+    return None
 
 
 def usable(hops: Sequence[Hop], has_key: Callable[[Hop], bool]) -> bool:
@@ -104,6 +115,11 @@ class Program:
             return True
         self._process.wait()
         return False
+
+    @property
+    def late(self) -> bool:
+        """Say whether ssh gave up since the host did not answer."""
+        return _LATE.search(self._said) is not None
 
     def run(self, ended: Callable[[dict[str, object]], None]) -> None:
         """Return when the other end of the socket is closed; `ended` is called, in another thread, if the command ends first."""
