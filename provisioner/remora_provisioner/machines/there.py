@@ -69,7 +69,7 @@ class There:
         """What became of sandboxes that have ended."""
         self._buried: dict[SandboxId, asyncio.Future[None]] = {}
         self._sockets: set[asyncio.Task[None]] = set()
-        self._transfers: set[asyncio.Task[None]] = set()
+        self._transfers = 0
         self._visits: list[str] = []
         self._opening: dict[SandboxId, tuple[str, asyncio.Task[Any]]] = {}
         self._giving = threading.Lock()
@@ -225,18 +225,24 @@ class There:
         async def run() -> None:
             with ours, contextlib.suppress(RemoraError, OSError):  # the other side was told
                 if after is not None:
-                    await after()
-                await beside(ours, work)
+                    await after()  # which keeps no newer agent from coming: who asks will ask again
+                with self._transferring():
+                    await beside(ours, work)
 
         task = asyncio.get_running_loop().create_task(run())
-        self._transfers.add(task)
-        task.add_done_callback(self._transferred)
+        self._sockets.add(task)
+        task.add_done_callback(self._sockets.discard)
         return theirs
 
-    def _transferred(self, task: asyncio.Task[None]) -> None:
-        self._transfers.discard(task)
-        if self._leaving is not None:
-            self.leave(self._leaving)
+    @contextlib.contextmanager
+    def _transferring(self) -> Iterator[None]:
+        self._transfers += 1
+        try:
+            yield
+        finally:
+            self._transfers -= 1
+            if self._leaving is not None:
+                self.leave(self._leaving)
 
     def _receive(self, sock: socket.socket) -> None:
         """Take trees in and make them real, until the other side has no more."""
