@@ -27,7 +27,7 @@ from remora_provisioner.runlog import Follower
 from remora_provisioner.runs import LOG_NAME, run_folder
 
 from . import turns
-from .placement import require
+from .placement import Choice, choose_now, why
 from .pools import Pools, Waiter
 from .scheduler import Scheduler
 
@@ -72,7 +72,7 @@ class CallDesk:
         written down.
         """
         key, run = self._pools.name(request.spec, request.secrets), RunId(request.run)
-        require(self._pools.specs[key], self._fleet.machines)
+        choice = self._choose(key)
         start = StartRun(run, "call", request.name, request.body, buffers=request.buffers)
         folder, pieces = run_folder(self._runs, run), frames.encode(start)
         try:
@@ -90,14 +90,19 @@ class CallDesk:
         if sum(map(len, pieces)) <= _SMALL:
             self._inputs[run] = start
         self._pools.expect(run, key, waiter or Waiter(secrets=request.secrets))
-        self._enqueue(run, key, request.body.get("within"))
+        self._enqueue(run, key, request.body.get("within"), choice)
         await asyncio.wrap_future(self._fleet.store.written())
 
-    def _enqueue(self, run: RunId, key: str, within: str | None) -> None:
+    def _choose(self, key: str) -> Choice:
+        return choose_now(self._pools.specs[key], self._fleet.machines, self._fleet.sandboxes.values())
+
+    def _enqueue(self, run: RunId, key: str, within: str | None, choice: Choice) -> None:
         self._known[run] = key
         spec = self._pools.specs[key]
         cores = spec.resources.cpu or 1.0
-        self.happened(turns.CallQueued(run, key, cores, RunId(within) if within else None, (spec.on,)))
+        if choice.line:
+            self._pools.say(run, choice.line)
+        self.happened(turns.CallQueued(run, key, cores, RunId(within) if within else None, choice.machines))
 
     async def restore(self) -> None:
         """Queue again what was queued when the backend went away; what may have been handed over elsewhere when that is known."""
@@ -117,8 +122,12 @@ class CallDesk:
         facts = self._fleet.runs[run]
         if names := _secrets_of(facts["spec"]):
             self._end(run, _secrets_lost(names))
-        else:
-            self._enqueue(run, self._pools.name(facts["spec"], {}), facts.get("within"))
+            return
+        key = self._pools.name(facts["spec"], {})
+        try:
+            self._enqueue(run, key, facts.get("within"), self._choose(key))
+        except RemoraError as error:  # what it needs is not there any more
+            self._end(run, RunEnded(str(error), reason=EndReason.SANDBOX_FAILED.value))
 
     # -- carrying out
 
@@ -233,6 +242,10 @@ class CallDesk:
             self._followers[run].discard(follower)
             if not self._followers[run]:
                 del self._followers[run]
+
+    def waits(self) -> dict[RunId, str]:
+        """Return why each call waits that no sandbox has taken, in words."""
+        return {wait.run: why(wait, self._pools.specs[self._known[wait.run]].resources) for wait in self._scheduler.waiting()}
 
     async def cancel(self, request: CancelRun) -> None:
         """End a call, queued or running."""

@@ -14,6 +14,7 @@ from remora_provisioner.images import within
 from remora_provisioner.opening import Opening
 
 from .fleet import Fleet
+from .machines import HERE
 
 
 class Insider:
@@ -35,10 +36,12 @@ class Insider:
         """
         if spec.secrets:
             raise Refused("code in this sandbox has no secrets to give; hand values on as arguments or by env=")
-        own = self._fleet.sandboxes[self.sandbox]["spec"]
-        spec = replace(spec, image=within.admit(spec.image, own["image"]), machines=())
-        await self._fleet.machines.require_within(self.sandbox, spec, own.get("machines") or (), opening)
-        return spec
+        own = self._fleet.sandboxes[self.sandbox]
+        asked = replace(
+            spec, image=within.admit(spec.image, own["spec"]["image"]), machines=(), on=spec.on or str(own.get("on", HERE))
+        )
+        await self._fleet.machines.require_within(self.sandbox, asked, own["spec"].get("machines") or (), opening)
+        return asked
 
     def owns(self, sandbox: Fields) -> bool:
         """Say whether that sandbox was opened from in here."""

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from remora.errors import Refused, RemoraError
+from remora.errors import InputError, Refused, RemoraError
 from remora.resources import SandboxSpec
 from remora.states import EndReason
 from remora.streams import Peer
@@ -29,6 +29,7 @@ from remora_provisioner.machines.terms import Terms
 from remora_provisioner.opening import Opening
 
 from .doubting import Doubting, plain
+from .inventory import Has, Inventory
 
 if TYPE_CHECKING:
     from .fleet import Fleet
@@ -55,6 +56,7 @@ class Machines:
         self._folders = Folders(directory / "images" / "folders.cache")
         self.learned: Callable[[str, Fields], None] = lambda machine, facts: None
         """Told what a machine has, whenever that is heard."""
+        self._inventory = Inventory(directory / "inventory.json")
 
     async def ask(self, about: str, op: str, args: Fields, opening: Opening) -> Fields:
         """Answer a question of `remora.wire.Ask`. Raises Refused for one that is not known here."""
@@ -100,11 +102,15 @@ class Machines:
             return {"machines": rows}
         if op == "add":
             self._let_go(str(args.get("name") or ""))
-            rented = bool(args.get("rented"))
-            return {"name": self._by_ssh.add(args.get("name"), str(args["destination"]), args.get("identity"), rented)}
+            key, rented = args.get("identity"), bool(args.get("rented"))
+            added = self._by_ssh.add(args.get("name"), str(args["destination"]), key, rented)
+            self._inventory.forget(added)
+            return {"name": added}
         name = str(args["name"])
         if op == "check":
-            return plain(await self._by_ssh.check(name, opening))
+            found = plain(await self._by_ssh.check(name, opening))
+            self._learn(name, found)
+            return found
         if op != "remove":
             raise Refused(f"machines are not asked {op!r} in this version; use the same version of Remora")
         if name in self._elsewhere:
@@ -113,6 +119,7 @@ class Machines:
         freed = await self._by_ssh.clean(name, opening) if args.get("clean") else {}
         if not (freed and self._by_ssh.is_configured(name)):
             self._by_ssh.remove(name)
+        self._inventory.forget(name)
         return freed
 
     def _let_go(self, name: str) -> None:
@@ -125,6 +132,20 @@ class Machines:
 
     def _described(self, name: str) -> Fields:
         return self._elsewhere[name].described() if name in self._elsewhere else {"reached": False, "sandboxes": 0}
+
+    def _learn(self, name: str, facts: Fields) -> None:
+        self._inventory.learn(name, facts)
+        self.learned(name, facts)
+
+    def there(self) -> list[Has]:
+        """Return what this machine has, then what those that were added have, the cheapest first, as far as is known."""
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        here = {"cores": os.cpu_count(), "memory": memory, "devices": self.here.devices.known()}
+        try:
+            added = self._by_ssh.added()
+        except InputError:  # a list that is damaged is in the way of those machines alone
+            added = []
+        return [Has.of(HERE, here), *map(self._inventory.of, added)]
 
     def knows(self, name: str) -> bool:
         """Say whether there is a machine of this name."""
@@ -261,7 +282,7 @@ class Machines:
             line = Line(name, self._by_ssh(name, self._known_as(name)))
             machine = Elsewhere(name, line, self.here, self._folders, self._directory / _LINKS, Doubting(self._fleet))
             machine.terms = lambda: Terms.of_settings(self._by_ssh.rented(name)).to_dict()
-            machine.learned = lambda facts: self.learned(name, facts)
+            machine.learned = lambda facts: self._learn(name, facts)
             self._elsewhere[name] = machine
         return self._elsewhere[name]
 

@@ -115,6 +115,8 @@ class Pools:
         # one that was given up is no sign that the next one will not start
         started = self._ready.pop(sandbox) or sandbox in self._given_up
         self._given_up.discard(sandbox)
+        if trouble is not None and not started and not self.specs[key].on:
+            self._say(key, f"not on {self._fleet.sandboxes[sandbox].get('on')}: {trouble}")
         holders = frozenset(trouble.facts.get("holders", ())) if trouble is not None and trouble.reason == HELD else frozenset()
         if holders & self._fleet.sandboxes.keys():
             self._say(key, str(trouble))

@@ -257,15 +257,17 @@ class Scheduler:
 
     def waiting(self) -> list[Wait]:
         """Return why each call waits that no sandbox has taken, the oldest first."""
-        queued = sorted((waiting for queue in self._queues.values() for waiting in queue), key=lambda waiting: waiting.number)
-        return [self._why(waiting, queued) for waiting in queued]
+        before: Counter[tuple[str, ...]] = Counter()
+        found = []
+        for waiting in sorted((each for queue in self._queues.values() for each in queue), key=lambda each: each.number):
+            machines = waiting.call.machines
+            found.append(self._why(waiting.call, sum(n for others, n in before.items() if not set(others).isdisjoint(machines))))
+            before[machines] += 1
+        return found
 
-    def _why(self, waiting: _Waiting, queued: list[_Waiting]) -> Wait:
-        call = waiting.call
-        before = sum(set(other.call.machines) & set(call.machines) != set() for other in queued if other.number < waiting.number)
-        holders = frozenset().union(*(self._held_up.get((call.key, machine), ()) for machine in call.machines))
+    def _why(self, call: CallQueued, before: int) -> Wait:
+        holders = frozenset[SandboxId]().union(*(self._held_up.get((call.key, machine), ()) for machine in call.machines))
         starting = any(s.key == call.key and not s.ready for s in self._sandboxes.values())
-        machines = [machine for machine in call.machines if (call.key, machine) not in self._barred]
-        return Wait(
-            call.run, tuple(machines), "devices" if not self._places(call) else "start" if starting else "cores", holders, before
-        )
+        machines = tuple(machine for machine in call.machines if (call.key, machine) not in self._barred)
+        lacks = "start" if starting else "cores" if self._places(call) else "devices"
+        return Wait(call.run, machines, lacks, holders, before)

@@ -46,6 +46,7 @@ from remora_provisioner.opening import Ask as AskPerson
 from remora_provisioner.opening import Opening, nobody
 from remora_provisioner.runs import run_folder
 
+from . import placement
 from .calls import CallDesk
 from .fleet import Fleet, SessionKey
 from .inside import Insider
@@ -154,8 +155,16 @@ class Service:
             await self._fleet.machines.stop(request.instead_of, EndReason.CRASHED)
         with self._opening(peer, request, request.secrets) as opening:
             spec = spec if insider is None else await insider.admit(spec, opening)
-            key = SessionKey(kernel, request.session, spec.identity)
-            return await self._fleet.open_session(key, spec, request.sandbox, opening)
+            sandboxes = self._fleet.sandboxes
+            adopted = sandboxes.get(request.sandbox or SandboxId(""), {}).get("on", "")
+            on = spec.on or str(adopted) or placement.present(spec, kernel, request.session, sandboxes)
+            choice = placement.choose_now(replace(spec, on=on), self._fleet.machines, sandboxes.values())
+
+            async def open_there(spec: SandboxSpec) -> Fields:
+                key = SessionKey(kernel, request.session, spec.identity)
+                return await self._fleet.open_session(key, spec, request.sandbox, opening)
+
+            return await placement.open_first(spec, choice, opening, open_there)
 
     async def _ask(self, peer: Peer, request: Ask) -> Fields:
         if insider := self._insiders.get(peer):
@@ -219,7 +228,8 @@ class Service:
         await self._desk.submit(replace(request, spec=spec.to_dict()), insider.sandbox if insider else None, waiter)
 
     async def _list_all(self, peer: Peer, request: ListAll) -> Fields:
-        listed, insider = self._fleet.list_all(request.limit), self._insiders.get(peer)
+        listed, insider, waits = self._fleet.list_all(request.limit), self._insiders.get(peer), self._desk.waits()
+        listed["runs"] = [run | {"waits": waits[run["id"]]} if run["id"] in waits else run for run in listed["runs"]]
         if insider is None:
             return listed
         return {"sandboxes": [*filter(insider.owns, listed["sandboxes"])], "runs": [*filter(insider.started, listed["runs"])]}

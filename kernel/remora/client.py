@@ -85,6 +85,11 @@ class Client:
             future.cancel()
             raise
 
+    @property
+    def connected(self) -> bool:
+        """True while there is a connection to a backend: asking starts none."""
+        return self._peer is not None and not self._peer.gone.done()
+
     def start(self, work: Coroutine[Any, Any, T]) -> Future[T]:
         """Start a coroutine on the client's loop, without waiting."""
         return asyncio.run_coroutine_threadsafe(work, self._loop)

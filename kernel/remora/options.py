@@ -44,7 +44,7 @@ class Option:
 
 
 OPTIONS = [
-    Option("on", "the machine: a name, or here", "here", v.name("on"), lasting=True),
+    Option("on", "the machine: a name, or here", "the first machine that has what is asked", v.name("on"), lasting=True),
     Option(
         "gpu",
         "A100, A100:2, A100,H100 (by preference), any, H100! (no substitute)",
@@ -114,7 +114,8 @@ class CellOptions:
     """What the options of one cell come to."""
 
     resources: Resources = field(default_factory=Resources)
-    on: str = "here"
+    on: str = ""
+    """Nothing: the first machine that has what is asked."""
     files: str = "rw"
     session: str = "main"
     jail: str | None = None

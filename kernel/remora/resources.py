@@ -140,6 +140,7 @@ class SandboxSpec:
     """The notebook's folder, absolute."""
     files: str = "rw"
     on: str = "here"
+    """The machine's name; nothing: the first one that has what is asked."""
     jail: str | None = None
     home: str | None = None
     environment: tuple[tuple[str, str], ...] = ()

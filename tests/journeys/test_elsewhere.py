@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from journeys.commands import Commands, Terminal
+from journeys.commands import Commands, Terminal, until
 from journeys.driving import Notebook, Place, Ran
 from journeys.elsewhere import ON, kill_when, knowing, started
 from provisioner.hosts import Host
@@ -177,6 +177,7 @@ def test_functions(place: Place, notebook: Notebook):
     assert again.result == "101", again.error
     ran = notebook.run("import time\njob = remora.function(on='box', idle='0.1s')(time.sleep).spawn(60)\njob.cancel()\njob.get()")
     assert "[cancelled]" in ran.error
+    until(lambda: '"pool"' not in Commands(place).run("ps", "--json").stdout, "the end of unused sandboxes")
 
 
 def test_the_second_kernel_finds_everything_there(place: Place, host: Host):
@@ -305,3 +306,52 @@ def test_a_machine_that_nobody_knows(notebook: Notebook):
     ran = notebook.remote("pass", "on=nowhere")
     assert "there is no machine 'nowhere'" in ran.error
     assert "remora machine add" in ran.error
+
+
+LOOK = "import os, time\ntime.sleep(1.2)\nprint(sorted(name for name in os.listdir('/dev') if name.startswith('acme')))"
+CALLS = f"""
+import os, remora, time
+def wait(file):
+    while not os.path.exists(file): time.sleep(0.05)
+@remora.function(cpu=1, idle="1s")
+def on_box():
+    if not os.path.exists("/etc/cdi/acme.json"): wait("go")
+    return os.path.exists("/etc/cdi/acme.json")
+@remora.function(on="here", cpu={os.cpu_count()}, idle="1s")
+def full(): wait("go")
+"""
+
+
+def test_where_nothing_is_said(place: Place, notebook: Notebook, host: Host):
+    """A machine that was added and has the GPU is taken, and the status line says so; calls spread, and say why they wait."""
+    commands = Commands(place)
+    notes = {"acme.example/model": "Acme A9000", "acme.example/memory": "48GiB"}
+    devices = [{"name": "0", "containerEdits": {"deviceNodes": [{"path": "/dev/acme0", "hostPath": "/dev/zero"}]}}]
+    (host.path / "etc/cdi").mkdir()
+    spec = {"cdiVersion": "0.6.0", "kind": "acme.example/gpu", "annotations": notes, "devices": devices}
+    (host.path / "etc/cdi/acme.json").write_text(json.dumps(spec))
+    assert "no machine has gpu=A9000. There is: here:" in notebook.remote("pass", "session=gpu gpu=A9000").error
+    living = json.loads(commands.run("ps", "--json").stdout)
+    commands.run("stop", *(row["id"] for row in living if row["on"] == "box"))
+    (Path(place.environment["HOME"]) / ".ssh/known_hosts").write_text(host.known_hosts.read_text())
+    commands.run("machine", "add", "box", f"ada@{host.link.far}", "--identity", str(host.folder / "key"))
+    ran = notebook.remote(LOOK, "session=gpu gpu=A9000")
+    assert ran.ok, ran.error
+    assert ran.stdout == "['acme0']\n"
+    assert "Remora · gpu · box · Acme A9000 (48.0 GiB)" in ran.status_lines[-1]
+    assert notebook.remote("'again'", "on=box session=gpu gpu=A9000").result == "'again'"
+    refused = notebook.remote("pass", "session=other gpu=H100! cpu=1").error
+    assert "no machine has gpu=H100! cpu=1. There is: here:" in refused
+    assert "of memory; no GPU. box:" in refused and "Acme A9000 (48.0 GiB), held; leave gpu= out" in refused
+    assert notebook.run(CALLS).ok
+    assert notebook.run(f"jobs = [on_box.spawn() for _ in range({(os.cpu_count() or 1) + 1})]").ok
+    until(lambda: notebook.run("[job for job in jobs if job.state.value == 'done'][0].get()").result == "True", "a call on box")
+    assert notebook.run("waiting = [full.spawn() for _ in range(3)]").ok
+    until(lambda: "1 call before it" in notebook.run("%remote").result, "a call that waits")
+    listed = commands.run("ps").stdout
+    assert "(full) waits for" in listed and "on here" in listed
+    (notebook.folder / "go").touch()
+    assert notebook.run("[job.get(timeout=60) for job in [*waiting, *jobs]].count(True) > 0").result == "True"
+    assert notebook.run("%remote stop gpu").ok
+    until(lambda: '"box"' not in commands.run("ps", "--json").stdout, "the end of unused sandboxes")
+    commands.run("machine", "rm", "box")

@@ -49,8 +49,12 @@ def ps(as_json: bool) -> None:
         "started": lambda row: table.age(row.get("started")),
         "folder": _folder,
     }
-    rows = sorted(_list(1)["sandboxes"], key=lambda row: row.get("started") or 0)
+    listed = _list(_LIMIT)
+    rows = sorted(listed["sandboxes"], key=lambda row: row.get("started") or 0)
     table.show(rows, columns, as_json, "no sandbox lives; a remote cell, a function or `remora run` starts one")
+    for run in () if as_json else listed["runs"]:
+        if run.get("waits"):
+            click.echo(f"run {run['id']} ({run.get('name', '')}) {run['waits']}")
 
 
 @click.command()
@@ -72,4 +76,6 @@ def runs(limit: int, as_json: bool) -> None:
 
 def _state(row: Row) -> str:
     reason = str(row.get("reason") or "")
+    if row.get("waits"):
+        return f"{row['state']}: {row['waits']}"
     return f"{row['state']} ({reason})" if reason and reason != "error" else str(row["state"])

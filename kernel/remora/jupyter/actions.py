@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .. import ports
@@ -33,12 +33,15 @@ class Line(str):
 class Table:
     """Rows that read well as text and in a notebook."""
 
-    def __init__(self, head: Row, rows: list[Row], empty: str) -> None:
-        """Take a head, rows, and what to say when there are none."""
-        self.head, self.rows, self.empty = head, rows, empty
+    def __init__(self, head: Row, rows: list[Row], empty: str, below: Sequence[str] = ()) -> None:
+        """Take a head, rows, what to say when there are none, and lines to stand below."""
+        self.head, self.rows, self.empty, self.below = head, rows, empty, below
 
     def __repr__(self) -> str:
-        """Return aligned columns."""
+        """Return aligned columns, and what stands below."""
+        return "\n".join([self._columns(), *self.below])
+
+    def _columns(self) -> str:
         if not self.rows:
             return self.empty
         widths = [max(len(row[i]) for row in (self.head, *self.rows)) for i in range(len(self.head))]
@@ -49,6 +52,9 @@ class Table:
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
+        return self._html() + "".join(f"<p>{html.escape(line)}</p>" for line in self.below)
+
+    def _html(self) -> str:
         if not self.rows:
             return f"<p>{html.escape(self.empty)}</p>"
         head = "".join(f'<th style="text-align:left">{html.escape(cell)}</th>' for cell in self.head)
@@ -77,7 +83,15 @@ def _show(remote: Remote, _: Command) -> Table:
         ("session", "machine", "sandbox", "state", "jail", "devices", "variables there", "cost"),
         rows,
         "no session has a sandbox yet; write %%remote above a cell to start one",
+        _waiting(remote),
     )
+
+
+def _waiting(remote: Remote) -> list[str]:
+    """Return a line for each call that waits, as far as a backend that runs knows of any."""
+    client = remote.client()
+    listed = client.run(client.request(ListAll())).result["runs"] if client.connected else []
+    return [f"run {run['id']} ({run.get('name', '')}) {run['waits']}" for run in listed if run.get("waits")]
 
 
 def _default(remote: Remote, command: Command) -> Any:

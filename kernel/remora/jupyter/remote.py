@@ -75,7 +75,7 @@ class Remote:
             session.options = chosen.lasting()
             facts = run.connection.facts
             devices = ", ".join(map(device_name, facts.get("devices") or ()))
-            progress.place(jail=str(facts.get("jail", "")), gpu=devices)
+            progress.place(machine=str(facts.get("on", "here")), jail=str(facts.get("jail", "")), gpu=devices)
             if chosen.detach:
                 return self._detach(run, session, cell, chosen)
             run.execute(cell, _first_line(cell), chosen, self._cell_fields())

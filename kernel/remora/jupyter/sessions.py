@@ -36,7 +36,8 @@ class Session:
         """Start without a sandbox."""
         self.name = name
         self.connection: Connection | None = None
-        self.identity: object = None
+        self.identity: tuple[str, ...] = ()
+        """The sandbox's own: its machine, its system, its devices."""
         self.image: Image | None = None
         """What the sandbox has, and the next one will have; None before the first."""
         self.ledger = Ledger(name)
@@ -56,6 +57,11 @@ class Session:
     def sandbox(self) -> str:
         """Return the sandbox's id, or nothing."""
         return str(self.connection.facts["id"]) if self.connection is not None else ""
+
+    def serves(self, spec: SandboxSpec) -> bool:
+        """Say whether the session's living sandbox will do for a spec."""
+        machine, *rest = spec.identity
+        return self.alive and self.identity[1:] == tuple(rest) and machine in ("", self.identity[0])
 
     def say_what_waits(self, options: CellOptions, tell: Callable[[str], None]) -> None:
         """Name the options that a living sandbox cannot take on any more, each change once."""
@@ -121,7 +127,7 @@ class Sessions:
         image = self.image(session, options)
         spec = specs.spec(options, image.to_spec())
         secrets = giving.variables(spec.secrets)
-        living = session.alive and session.identity == spec.identity and not options.fresh
+        living = session.serves(spec) and not options.fresh
         known = session.image == image and secrets.items() <= session.secrets.items()
         if living and session.connection is not None and known:
             session.say_what_waits(options, tell)
@@ -156,7 +162,7 @@ class Sessions:
         facts = wait(lambda waiter: client.staged(request, waiter))
         return self.take(session, facts, spec.identity, tell)
 
-    def take(self, session: Session, facts: Fields, identity: object, tell: Callable[[str], None]) -> Connection:
+    def take(self, session: Session, facts: Fields, identity: tuple[str, ...], tell: Callable[[str], None]) -> Connection:
         """Make a sandbox that is open the session's own."""
         client = self._client()
         for line in facts.get("notices", []):
@@ -173,7 +179,7 @@ class Sessions:
         if session.connection is None or session.sandbox != facts["id"]:
             session.ledger.forget()
             session.secrets = {}
-        session.connection, session.identity = connection, identity
+        session.connection, session.identity = connection, (str(facts.get("on", "here")), *identity[1:])
         return connection
 
     def adopt(self, session: Session, sandbox: str, spec: SandboxSpec) -> Connection:

@@ -60,7 +60,8 @@ class Desk:
         for sandbox in ended:
             asyncio.get_running_loop().call_later(_KEPT, self._there.forget, sandbox)
         farms = str(self._there.agent.images.farms)
-        return {"living": living, "ended": ended, "farms": farms, "facts": _facts()}
+        facts = _facts() | {"devices": self._there.agent.devices.known()}
+        return {"living": living, "ended": ended, "farms": farms, "facts": facts}
 
     async def _lack(self, _: Peer, request: Lack) -> Fields:
         obstacle = await asyncio.to_thread(self._there.obstacle)

@@ -41,6 +41,10 @@ class BySsh:
         added = {one.name: f"{one.user}@{one.host}" if one.user else one.host for one in known.listed()}
         return [{"name": name, "destination": added.get(name, ""), "rented": self.rented(name)} for name in known.names()]
 
+    def added(self) -> list[str]:
+        """Return the names of the machines that were added, the cheapest first: own ones in their order, then rented ones."""
+        return [one.name for one in sorted(known.listed(), key=lambda one: one.rented)]
+
     def add(self, name: str | None, destination: str, identity: str | None, rented: bool = False) -> str:
         """Add a machine, and return its name, by default the host's. Raises OptionError, InputError and StateError."""
         name = name or str(known.destination(destination).host)

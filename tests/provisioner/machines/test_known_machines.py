@@ -92,14 +92,14 @@ def test_what_could_mean_something_to_a_shell_is_no_destination() -> None:
 
 
 def test_a_machine_is_added_found_and_forgotten(tmp_path: Path) -> None:
-    """What was added is listed by name and found as a target; it can be replaced, and is gone once removed."""
+    """What was added is listed in this order and found as a target; it can be replaced, and is gone once removed."""
     key = tmp_path / "key"
     key.touch()
     known.add("gpubox", "ada@10.0.0.7:2222", identity=key)
     known.add("attic", "attic.example.org", rented=True)
     assert known.listed() == [
-        Machine("attic", "attic.example.org", rented=True),
         Machine("gpubox", "10.0.0.7", "ada", 2222, str(key)),
+        Machine("attic", "attic.example.org", rented=True),
     ]
     assert known.find("gpubox") == Target("gpubox", "10.0.0.7", "ada", 2222, str(key))
     known.add("gpubox", "ada@[fd00::7]")

@@ -91,8 +91,8 @@ def remove(name: str) -> None:
 
 
 def listed() -> list[Machine]:
-    """Return the machines that were added, by name."""
-    return sorted(_read().values(), key=lambda machine: machine.name)
+    """Return the machines that were added, in the order in which they were."""
+    return [*_read().values()]
 
 
 def find(name: str) -> Target | None:
@@ -115,7 +115,7 @@ def get(name: str) -> Target:
 
 def names() -> list[str]:
     """Return all names that `find` knows: first those that were added, then those of the SSH configuration."""
-    return list(dict.fromkeys([*sorted(_read()), *filter(_NAME.fullmatch, configuration.hosts())]))
+    return list(dict.fromkeys([*_read(), *filter(_NAME.fullmatch, configuration.hosts())]))
 
 
 def near(name: str) -> list[str]:
@@ -179,7 +179,7 @@ def _changing() -> Iterator[dict[str, Machine]]:
             fcntl.flock(lock, fcntl.LOCK_EX)
             machines = _read()
             yield machines
-            kept = {name: _plain(machine) for name, machine in sorted(machines.items())}
+            kept = {name: _plain(machine) for name, machine in machines.items()}
             write_whole(file, json.dumps({"machines": kept}, indent=1).encode())
     except OSError as error:
         raise StateError(f"{file} cannot be written ({error.strerror}); nothing was changed") from error
