@@ -153,8 +153,10 @@ def left(host: Host, place: Place) -> Iterator[str]:
         until(lambda: not host.processes(), "the end of all there")
     except AssertionError:
         yield f"left there: {host.processes()}"
-    for name in ("sandboxes", "incoming"):
-        for path in host.home_path.glob(f".local/share/remora/agent/{name}/*"):
+    agent = host.home_path / ".local/share/remora/agent"
+    assert [*agent.glob("state-*/images")]
+    for pattern in ("state-*/sandboxes/*", "incoming/*"):
+        for path in agent.glob(pattern):
             yield f"left there: {path}"
     for path in place.state.glob("backend-*/sandboxes/*"):
         yield f"left here: {path}"

@@ -99,7 +99,7 @@ class Story:
 
     def allow(self, epochs: int) -> None:
         """Let all go on to this epoch, and return when they have: whatever is dead, they are not."""
-        (files,) = self.host.home_path.glob(".local/share/remora/agent/folders/*/files")
+        (files,) = self.host.home_path.glob(".local/share/remora/agent/state-*/folders/*/files")
         (files / "go").mkdir(mode=0o755, exist_ok=True)
         for epoch in range(1, epochs + 1):
             (files / "go" / str(epoch)).touch()
