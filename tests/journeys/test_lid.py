@@ -104,7 +104,7 @@ class Story:
         for epoch in range(1, epochs + 1):
             (files / "go" / str(epoch)).touch()
         for seed in range(len(self.runs)):
-            until((files / f"checkpoint-{seed}-{epochs}.json").exists, f"epoch {epochs} of run {seed}")
+            until((files / f"checkpoint-{seed}-{epochs}.json").exists, f"epoch {epochs} of run {seed}", parts.RETURN)
 
     def kill_kernel(self, seed: int) -> None:
         """Kill the kernel that has sent this run off."""
@@ -138,14 +138,14 @@ def bars(ran: Ran) -> str:
 
 def attached(notebook: Notebook, run: str, expected: Expected) -> Ran:
     """Attach to a run in another kernel: each line is there once, in order, and tqdm ends where it should."""
-    ran = notebook.run(f"%remote attach {run}")
+    ran = notebook.run(f"%remote attach {run}", timeout=parts.RETURN)
     assert ran.ok, ran.error
     assert ran.stdout == expected.lines
     assert f" {EPOCHS}/{EPOCHS} " in bars(ran).partition("\n")[0], ran.stderr[-500:]
     return ran
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(600)
 def test_every_order(small_environment: str) -> None:
     """Lines 1 to 60 once each, checkpoints in the folder, the model that a run here makes; a model bound meanwhile is kept."""
     with Host(name="box") as host, knowing(host, small_environment) as place:
@@ -171,7 +171,7 @@ def test_every_order(small_environment: str) -> None:
             assert json.loads(other.run("import json; print(json.dumps(model))").stdout) == one.model
         check_the_kernel_that_lived(story, expected[last])
         for follower in followers:
-            out, err = follower.communicate(timeout=60)
+            out, err = follower.communicate(timeout=parts.RETURN)
             assert (follower.returncode, out) == (0, expected[last].lines), err
         for seed, one in enumerate(expected):
             assert json.loads((story.folder / f"checkpoint-{seed}-{EPOCHS}.json").read_text()) == one.model
@@ -181,7 +181,7 @@ def test_every_order(small_environment: str) -> None:
 def check_the_kernel_that_lived(story: Story, expected: Expected) -> None:
     """Its cell has all that was printed, and the model that was bound meanwhile is still bound."""
     notebook = story.notebooks[-1]
-    until(lambda: notebook.run("pass").ok and printed(notebook).endswith(expected.lines[-40:]), "the last line")
+    until(lambda: notebook.run("pass").ok and printed(notebook).endswith(expected.lines[-40:]), "the last line", parts.RETURN)
     assert printed(notebook) == expected.lines
     assert notebook.run("model").result == "'mine'"
 
