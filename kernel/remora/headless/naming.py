@@ -14,14 +14,15 @@ from ..jupyter import header, options
 from ..jupyter.kept import default_of
 from .document import Notebook, declared
 
-HERE = "here"
+_NONE = ("", "here")
+"""What names no machine elsewhere: nothing said, and this one."""
 
 
 def machines(notebook: Notebook, given: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the machines elsewhere that remote cells name, in order; `given` are parameters, by name."""
     known = {one.name: _literal(one.default) for one in declared(notebook)} | dict(given)
     found = [default_of(notebook.metadata).on, *(name for line in _lines(notebook) for name in _named(line, known))]
-    return tuple(name for name in dict.fromkeys(found) if name != HERE)
+    return tuple(name for name in dict.fromkeys(found) if name not in _NONE)
 
 
 def _lines(notebook: Notebook) -> Iterator[str]:
