@@ -6,6 +6,7 @@ Law: fixtures that only one component needs live beside its tests, not here.
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import shutil
 import tempfile
@@ -93,6 +94,8 @@ def pytest_make_collect_report() -> Iterator[None]:
 def _warm() -> None:
     """Start what a library starts once in a process and keeps, so that the first test is not blamed for it."""
     zmq.Context.instance().socket(zmq.PAIR).close()
+    gc.collect()
+    gc.freeze()  # thousands of collected tests stay to the end: going through them at each look for leaks took most of the time
 
 
 @pytest.fixture(autouse=True)
