@@ -19,6 +19,7 @@ import pytest
 from loops import in_loop
 from provisioner.machines.ssh_servers import SSHD, USER, Home, Person, Server, agent, children, doorkeeper, free_port
 from remora.errors import InputError, RemoraError, Unavailable
+from remora_provisioner.machines.ssh.line import Line
 from remora_provisioner.machines.ssh.reaching import Ask, Ended, Reached, Target, nobody, reach
 
 pytestmark = pytest.mark.skipif(SSHD is None, reason="needs sshd: an ordinary user cannot install openssh-server")
@@ -665,3 +666,13 @@ async def readable(descriptor: int) -> None:
     loop.add_reader(descriptor, told.set_result, None)
     await told
     loop.remove_reader(descriptor)
+
+
+def test_a_line_may_end_before_it_is_settled() -> None:
+    """A host that ends the connection as soon as the command has run is no error of ours."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        line = Line(ours)
+        line.close()
+        line.settle()
+        assert line.over

@@ -59,9 +59,10 @@ class Line:
     # -- what the connection's owner calls
 
     def settle(self) -> None:
-        """Let reads wait for ever from now on."""
+        """Let reads wait for ever from now on; nothing, if it has ended already."""
         self._settled = True
-        self._below.settimeout(None)
+        with contextlib.suppress(OSError):
+            self._below.settimeout(None)
 
     @contextlib.contextmanager
     def within(self, seconds: float) -> Iterator[None]:
