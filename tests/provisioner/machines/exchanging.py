@@ -37,7 +37,7 @@ class Pair:
         """Exchange over a connection that breaks after so many bytes; raises what the home's side raises."""
         self.raised_there = None
         cable = Cable(most, spoiled)
-        other = threading.Thread(target=self._serve, args=[cable.there])
+        other = threading.Thread(target=self.serve, args=[cable.there])
         other.start()
         try:
             return self.home.exchange(cable.here)
@@ -47,7 +47,8 @@ class Pair:
             cable.close()
             self.moved = cable.count
 
-    def _serve(self, sock: socket.socket) -> None:
+    def serve(self, sock: socket.socket) -> None:
+        """Be the machine's side of one exchange; what it raises is kept."""
         try:
             serve(self.there, self.state, sock)
         except RemoraError as error:

@@ -7,6 +7,7 @@ import hashlib
 import os
 import random
 import shutil
+import socket
 import tempfile
 import threading
 from pathlib import Path
@@ -605,6 +606,24 @@ def test_another_exchange_of_the_same_folder_waits(pair: Pair):
         assert not tree(pair.there) if pair.there.exists() else True
     waiting.join()
     assert received[0].sent == 6
+
+
+def test_one_that_waits_here_holds_nothing_there(pair: Pair):
+    """Of two exchanges of a folder the one that is later here may be there earlier: the other one does not wait for it."""
+    example(pair)
+    ends = socket.socketpair()
+    early = threading.Thread(target=pair.serve, args=[ends[1]])
+    received: list[Receipt] = []
+    other = threading.Thread(target=lambda: received.append(pair.exchange()))
+    early.start()
+    early.join(0.2)
+    other.start()
+    other.join(20)
+    done = [*received]
+    ends[0].close()
+    for thread in (early, other):
+        thread.join()
+    assert done[0].sent == 6
 
 
 def test_two_machines_share_one_folder(tmp_path: Path):

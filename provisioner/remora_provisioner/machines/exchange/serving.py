@@ -1,7 +1,8 @@
 """The notebook's folder on two machines, the side of the machine: it says what lies in its folder, and does what the plan says.
 
 Law: decides nothing and remembers only digests and the token of what was agreed on. What the other side asks for stays within
-the folder, and what it sends is believed only when its digest is right.
+the folder, and what it sends is believed only when its digest is right. Nothing is held before the other side has said hello,
+which it says when it holds its own folder: two exchanges of one folder never wait for each other.
 """
 
 from __future__ import annotations
@@ -35,11 +36,15 @@ def serve(folder: Path, state: Path, sock: socket.socket) -> None:
     `state`: a directory for this folder alone. Raises what `exchange` raises; the other side is told.
     """
     letters = Letters(sock, HOME)
-    with telling(letters), locked(state):
-        with kept(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-        with opened(folder) as top:
-            _There(folder, Memory(state), letters, top).run()
+    with telling(letters):
+        _, hello, lines = letters.get_values(b"H")
+        if hello.get("protocol") != PROTOCOL or not isinstance(hello.get("most"), int):
+            raise letters.nonsense()
+        with locked(state):
+            with kept(folder):
+                folder.mkdir(parents=True, exist_ok=True)
+            with opened(folder) as top:
+                _There(folder, Memory(state), letters, top).run(hello, lines)
 
 
 class _There:
@@ -49,10 +54,7 @@ class _There:
         self._folder, self._memory, self._letters, self._top = folder, memory, letters, top
         self._number = os.fstat(top.top).st_ino
 
-    def run(self) -> None:
-        _, hello, lines = self._letters.get_values(b"H")
-        if hello.get("protocol") != PROTOCOL or not isinstance(hello.get("most"), int):
-            raise self._letters.nonsense()
+    def run(self, hello: dict[str, Any], lines: bytes) -> None:
         with looked(self._folder, Rules(lines), hello["most"], self._memory) as index:
             self._tell(index, hello.get("seen"))
             while True:
