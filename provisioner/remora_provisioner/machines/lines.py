@@ -43,6 +43,7 @@ class Line:
         self._silent: Opening | None = None
         """Who has left a question unanswered."""
         self._wanted = asyncio.Event()
+        """Somebody has wanted the machine since the last try began."""
         self._carried_at = 0.0
 
     def dial(self, target: str) -> socket.socket:
@@ -70,7 +71,6 @@ class Line:
             self._first = asyncio.get_running_loop().create_future()
             self._first.add_done_callback(lambda first: first.cancelled() or first.exception())
         self._waiting.append(opening)
-        self._wanted.set()
         self._see_to_it()
         try:
             await asyncio.shield(self._first)
@@ -114,6 +114,8 @@ class Line:
             self._keeping = self._first = None
 
     def _see_to_it(self) -> None:
+        """Have the machine reached; a pause between two tries ends, and one that was going to follow on a try is left out."""
+        self._wanted.set()
         if self._keeping is None or self._keeping.done():
             self._keeping = asyncio.get_running_loop().create_task(self._keep())
 
@@ -140,6 +142,7 @@ class Line:
     async def _carry(self) -> RemoraError | None:
         """Reach the machine and carry the link until that breaks; return why, if it was not carried for any time."""
         self._carried_at, self._silent = 0.0, None
+        self._wanted.clear()
         try:
             sock = await self._reach(Opening(self._say, ask=self._ask))
         except RemoraError as error:
@@ -174,7 +177,6 @@ class Line:
 
     async def _rest(self, seconds: float) -> None:
         """Wait before the next try, unless somebody wants the machine now."""
-        self._wanted.clear()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._wanted.wait(), seconds)
 

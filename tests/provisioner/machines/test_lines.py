@@ -9,6 +9,7 @@ from collections.abc import Callable
 import pytest
 from loops import in_loop
 from remora.errors import Unavailable
+from remora_provisioner.machines import lines
 from remora_provisioner.machines.lines import Line
 from remora_provisioner.opening import Opening
 
@@ -85,6 +86,34 @@ async def test_nobody_is_asked_when_nobody_waits() -> None:
     await door.tried.wait()
     assert door.heard == [None]
     line.close()
+
+
+@in_loop
+async def test_who_wants_the_machine_waits_for_no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who dials it while it is not tried, or has done so during a try that failed, has it tried at once."""
+    monkeypatch.setattr(lines, "_SOONEST", 3600.0)
+    begun, fails = asyncio.Semaphore(0), asyncio.Semaphore(0)
+
+    async def shut(opening: Opening) -> socket.socket:
+        begun.release()
+        await fails.acquire()
+        raise Unavailable("box is away", reason="unreachable")
+
+    line = Line("box", shut)
+    dialled = [line.dial("agent")]
+    async with asyncio.timeout(60):
+        await begun.acquire()
+        dialled.append(line.dial("agent"))
+        fails.release()
+        await begun.acquire()
+        fails.release()
+        await asyncio.sleep(0.05)
+        assert begun.locked()
+        dialled.append(line.dial("agent"))
+        await begun.acquire()
+    line.close()
+    for sock in dialled:
+        sock.close()
 
 
 @in_loop
