@@ -17,8 +17,6 @@ SERIAL := tests/provisioner/test_jails.py \
 	$(addprefix tests/journeys/test_,$(addsuffix .py,conformance cell_behaviour interrupt deaths function_deaths side_by_side))
 # Journeys that are made once more, to another machine; only root can make one. All of them: TESTS="--elsewhere tests/journeys"
 THERE := $(addprefix tests/journeys/test_,$(addsuffix .py,another_machine cell_behaviour))
-# Takes minutes, and still hangs at times when a run is attached to after the long cut: TESTS=tests/journeys/test_lid.py
-ALONE := tests/journeys/test_lid.py
 # What starts inside a sandbox may meet a Python older than ours.
 EVERYWHERE := $(addprefix kernel/remora/,errors.py frames.py wire.py guest sync)
 
@@ -39,7 +37,7 @@ test: $(STAMP)
 ifneq ($(TESTS),)
 	@$(PY) -m pytest $(TESTS)
 else
-	@$(PY) -m pytest -n 3 --dist loadfile --no-loadscope-reorder --durations=12 tests $(addprefix --ignore=,$(SERIAL) $(ALONE) $(firstword $(THERE)))
+	@$(PY) -m pytest -n 3 --dist loadfile --no-loadscope-reorder --durations=12 tests $(addprefix --ignore=,$(SERIAL) $(firstword $(THERE)))
 	@$(PY) -m pytest --durations=12 $(SERIAL)
 	@$(PY) -m pytest --durations=12 --elsewhere $(THERE)
 endif

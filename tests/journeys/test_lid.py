@@ -1,8 +1,9 @@
 """The lid is shut: training goes on elsewhere while kernel, backend, agent and link die, in every order; a new kernel has it all.
 
-In the faults ABLABALBA (agent, backend, link) each order of the three stands side by side somewhere. One kernel is killed before,
-between and after any two of them; so of the four deaths, each of the 24 orders happens to one of the runs, whose epochs go on
-meanwhile, as the test lets them: it makes files on the machine.
+In the faults ABLABALBA (agent, backend, link) each order of the three stands side by side somewhere. Ten kernels show runs from
+their first epoch on, and one of them is killed before, between and after any two of the faults; so each of the 24 orders of the
+four deaths happens to a run and a kernel that shows it. The epochs go on meanwhile, as the test lets them: it makes files on the
+machine.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
@@ -78,24 +80,41 @@ def trained(seed: int) -> Expected:
 
 
 class Story:
-    """The runs, and what is done to them."""
+    """The runs, those who show them, and what is done to both."""
 
-    def __init__(self, host: Host, place: Place) -> None:
-        """Begin with no run."""
-        self.host, self.place, self.commands = host, place, Commands(place)
+    def __init__(self, host: Host, place: Place, stack: contextlib.ExitStack) -> None:
+        """Begin with no run; the stack ends the commands that are started."""
+        self.host, self.place, self.commands, self._stack = host, place, Commands(place), stack
         self.folder = Path(tempfile.mkdtemp(prefix="notebook-", dir=place.root))
         (self.folder / ".remoraignore").write_text("go\nsaving-*\n")
-        self.notebooks: list[Notebook] = []
         self.runs: list[str] = []
 
-    def start(self, seed: int) -> None:
-        """Have a new kernel send off a training, and keep following it."""
+    def kernel(self, code: str) -> Notebook:
+        """Start a kernel that knows Remora."""
         notebook = self.place.start("small", folder=self.folder)
-        assert notebook.run(f"%load_ext remora\nseed, EPOCHS, model = {seed}, {EPOCHS}, None").ok
+        assert notebook.run(f"%load_ext remora\n{code}").ok
+        return notebook
+
+    def start(self) -> Notebook:
+        """Have a new kernel send off a training, and keep following it."""
+        notebook = self.kernel(f"seed, EPOCHS, model = {len(self.runs)}, {EPOCHS}, None")
         sent = notebook.remote(GATE + TRAIN, f"{ON} --detach")
         assert sent.ok, sent.error
-        self.notebooks.append(notebook)
         self.runs.append(sent.result.removeprefix("<run ").partition(":")[0])
+        return notebook
+
+    def follow(self, run: str) -> Notebook:
+        """Have a new kernel attach to a run, and return when it shows the first epoch."""
+        notebook = self.kernel("")
+        notebook.send(f"%remote attach {run}")
+        notebook.until(lambda message: "epoch 1 of" in message["content"].get("text", ""))
+        return notebook
+
+    def command(self, *words: str) -> subprocess.Popen[str]:
+        """Start a command, which is ended with the story."""
+        command = self._stack.enter_context(self.commands.start(*words))
+        self._stack.callback(command.kill)
+        return command
 
     def allow(self, epochs: int) -> None:
         """Let all go on to this epoch, and return when they have: whatever is dead, they are not."""
@@ -105,10 +124,6 @@ class Story:
             (files / "go" / str(epoch)).touch()
         for seed in range(len(self.runs)):
             until((files / f"checkpoint-{seed}-{epochs}.json").exists, f"epoch {epochs} of run {seed}", parts.RETURN)
-
-    def kill_kernel(self, seed: int) -> None:
-        """Kill the kernel that has sent this run off."""
-        self.notebooks[seed].manager.provisioner.process.kill()
 
     def strike(self, faults: str) -> Iterator[int]:
         """Let one fault after the other happen, with the place of each yielded before it; a link stays cut over the next one."""
@@ -148,39 +163,37 @@ def attached(notebook: Notebook, run: str, expected: Expected) -> Ran:
 @pytest.mark.timeout(600)
 def test_every_order(small_environment: str) -> None:
     """Lines 1 to 60 once each, checkpoints in the folder, the model that a run here makes; a model bound meanwhile is kept."""
-    with Host(name="box") as host, knowing(host, small_environment) as place:
-        story = Story(host, place)
-        for seed in range(len(FAULTS) + 2):
-            story.start(seed)
-        last = len(FAULTS) + 1
-        followers = [story.commands.start(*words, story.runs[last]) for words in (("attach",), ("logs", "-f"))]
-        story.notebooks[last].run("model = 'mine'")
+    with Host(name="box") as host, knowing(host, small_environment) as place, contextlib.ExitStack() as stack:
+        story = Story(host, place, stack)
+        living, first, last = (story.start() for _ in range(3))
+        assert living.run("model = 'mine'").ok
+        commands = [story.command(*words, story.runs[0]) for words in (("attach",), ("logs", "-f"))]
+        story.allow(1)
+        mortal = [first, *(story.follow(run) for run in story.runs[1:] for _ in range(len(FAULTS) // 2)), last]
         for at in story.strike(FAULTS):
             story.allow(EACH * (at + 1))
-            story.kill_kernel(at)
+            mortal[at].manager.provisioner.process.kill()
         story.allow(EPOCHS)
-        story.kill_kernel(len(FAULTS))
+        last.manager.provisioner.process.kill()
         expected = [trained(seed) for seed in range(len(story.runs))]
-        other = place.start("small", folder=story.folder)
-        assert other.run("%load_ext remora\nmodel = 'mine'").ok
-        assert "model is bound here already" in attached(other, story.runs[0], expected[0]).stderr
+        other = story.kernel("model = 'mine'")
+        assert "model is bound here already" in attached(other, story.runs[1], expected[1]).stderr
         assert other.run("model").result == "'mine'"
-        for run, one in zip(story.runs[1:last], expected[1:], strict=False):
+        for run, one in zip(story.runs[1:], expected[1:], strict=True):
             other.run("del model")
             attached(other, run, one)
             assert json.loads(other.run("import json; print(json.dumps(model))").stdout) == one.model
-        check_the_kernel_that_lived(story, expected[last])
-        for follower in followers:
-            out, err = follower.communicate(timeout=parts.RETURN)
-            assert (follower.returncode, out) == (0, expected[last].lines), err
+        check_the_kernel_that_lived(living, expected[0])
+        for command in commands:
+            out, err = command.communicate(timeout=parts.RETURN)
+            assert (command.returncode, out) == (0, expected[0].lines), err
         for seed, one in enumerate(expected):
             assert json.loads((story.folder / f"checkpoint-{seed}-{EPOCHS}.json").read_text()) == one.model
         assert len([*story.folder.glob("checkpoint-*.json")]) == EPOCHS * len(story.runs)
 
 
-def check_the_kernel_that_lived(story: Story, expected: Expected) -> None:
+def check_the_kernel_that_lived(notebook: Notebook, expected: Expected) -> None:
     """Its cell has all that was printed, and the model that was bound meanwhile is still bound."""
-    notebook = story.notebooks[-1]
     until(lambda: notebook.run("pass").ok and printed(notebook).endswith(expected.lines[-40:]), "the last line", parts.RETURN)
     assert printed(notebook) == expected.lines
     assert notebook.run("model").result == "'mine'"
