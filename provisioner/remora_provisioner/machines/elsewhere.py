@@ -130,8 +130,7 @@ class Elsewhere(Hearing):
                 if before.is_same(luggage):
                     return told
                 await self._ask(StopThere(sandbox, EndReason.STOPPED.value))
-        await self._ahead.bring(luggage, wanted.opening, self._ask)
-        told = await start(luggage)
+        told = await start(await self._ahead.bring(luggage, wanted, self._ask))
         if "lacking" in told:
             raise Unavailable(f"{self.name} does not keep what it is sent; see what it has of disk space, and try again")
         return told
@@ -171,8 +170,9 @@ class Elsewhere(Hearing):
     async def extend(self, sandbox: SandboxId, spec: SandboxSpec, opening: Opening) -> list[str]:
         """Fit a living sandbox out with the image of this spec."""
         with self._room():
-            luggage = await opening.during(self._ahead.look(Wanted(spec, await self._built(spec, opening), opening)))
-            await opening.during(self._ahead.bring(luggage, opening, self._ask))
+            wanted = Wanted(spec, await self._built(spec, opening), opening)
+            luggage = await opening.during(self._ahead.look(wanted))
+            luggage = await opening.during(self._ahead.bring(luggage, wanted, self._ask))
         there = asdict(luggage.fitting_for(self._farms))
         answer = await opening.during(self._ask(ExtendThere(sandbox, there, _for_sandbox(opening))))
         return [*answer.result["notices"]]

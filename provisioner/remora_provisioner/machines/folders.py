@@ -19,7 +19,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from remora.errors import StoreRefused
+from remora.errors import StoreRefused, Unavailable
 
 from ..images.objects import read_chunks
 from ..images.records import write_whole
@@ -104,12 +104,15 @@ class Folders:
         return self._trees[digest]
 
     def read(self, digest: str, executable: bool) -> Generator[bytes, None, None]:
-        """Yield the content of a file of such a tree, whatever it has become since; raises OSError if it is gone."""
+        """Yield the content of a file of such a tree, whatever it has become since; Unavailable with "changed" if it is gone."""
         path = self._sources[digest, executable]
-        if path.endswith(".pyc") and (content := _compiled(path)) is not None:
-            yield content
-        else:
-            yield from read_chunks(path)
+        try:
+            if path.endswith(".pyc") and (content := _compiled(path)) is not None:
+                yield content
+            else:
+                yield from read_chunks(path)
+        except FileNotFoundError as error:
+            raise Unavailable(f"{path} went while it was sent; run it again", reason="changed") from error
 
     # ---- looking
 

@@ -6,6 +6,7 @@ system's own folders is not carried: a system of one's own is an image (`debian_
 
 from __future__ import annotations
 
+import logging
 import os
 import select
 import socket
@@ -13,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from remora.errors import PlaceError
+from remora.errors import PlaceError, RemoraError
 from remora.resources import SandboxSpec
 
 from ..images import transfer
@@ -26,6 +27,8 @@ from . import libraries
 from .folders import Folders, Skip
 from .naming import naming
 
+_LOG = logging.getLogger(__name__)
+_PIECE = 1 << 16
 _DULL = ("test", "idlelib", "tkinter", "turtledemo", "lib2to3")
 """What of a Python's own standard library no sandbox has a use for."""
 
@@ -84,6 +87,18 @@ class Luggage:
         with naming(machine), sock, sock.makefile("rb") as reader, sock.makefile("wb", buffering=0) as writer:
             for tree in trees:
                 transfer.send(self.shelves[tree], tree, reader, writer, lambda: select.select([sock], [], [], 0)[0])
+
+
+def receive(store: Store, sock: socket.socket) -> None:
+    """Take trees in and make them real, until the other side of the socket has no more; blocks."""
+    with sock.makefile("rb") as reader, sock.makefile("wb") as writer:
+        while reader.peek(1):
+            try:
+                transfer.receive(store, reader, writer, system=True, real=True)
+            except RemoraError as error:
+                _LOG.warning("a tree was not taken: %s", error)
+                while reader.read(_PIECE):  # it was told, and stops when it hears of it
+                    pass
 
 
 def packed(spec: SandboxSpec, fitting: Fitting, root: Path, folders: Folders) -> Luggage:

@@ -30,7 +30,6 @@ from remora.wire import Fields, Record, RunId, SandboxId
 
 from .. import jails
 from ..agent import Agent
-from ..images import transfer
 from ..images.fitting import Fitting
 from ..images.store import Store
 from ..order import SOCKET, Order, write_whole
@@ -39,6 +38,7 @@ from ..view import shared_folder
 from . import terms
 from .desk import Desk
 from .exchange import serve, tell
+from .luggage import receive
 from .ports import check_port, connected
 from .threads import apart, beside
 from .tidying import AGREED, FILES, Tidying
@@ -48,7 +48,6 @@ _LOG = logging.getLogger(__name__)
 _FIRST_TIDY, _NEXT_TIDY = 60.0, 6 * 3600.0
 _JAIL = "bubblewrap"
 """What shows folders under the paths that they have on another machine."""
-_PIECE = 1 << 16
 _FAREWELL = 0.1
 """Seconds for the last answer to go out."""
 
@@ -151,7 +150,7 @@ class There:
         if kind == "sandbox":
             return streams.dial(self._owned(backend, SandboxId(name)) / SOCKET)
         if kind == "store":
-            return self._in_thread(self._receive)
+            return self._in_thread(lambda sock: receive(self._store, sock))
         if kind == "folder":
             return self._folder(backend, *name.partition("/")[::2])
         if kind == "port":
@@ -243,17 +242,6 @@ class There:
             self._transfers -= 1
             if self._leaving is not None:
                 self.leave(self._leaving)
-
-    def _receive(self, sock: socket.socket) -> None:
-        """Take trees in and make them real, until the other side has no more."""
-        with sock.makefile("rb") as reader, sock.makefile("wb") as writer:
-            while reader.peek(1):
-                try:
-                    transfer.receive(self._store, reader, writer, system=True, real=True)
-                except RemoraError as error:
-                    _LOG.warning("a tree was not taken: %s", error)
-                    while reader.read(_PIECE):  # it was told, and stops when it hears of it
-                        pass
 
     # ---- answers
 
