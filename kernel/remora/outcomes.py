@@ -5,6 +5,7 @@ Law: nothing here waits; IPython is used where it runs already and never importe
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from typing import Any
 
@@ -52,7 +53,7 @@ def values(result: Record, namespace: Fields) -> Fields:
     """Return the variables that a result brings; SendError if one cannot be rebuilt here."""
     if not result.content.get("values"):
         return {}
-    stream, *buffers = _part(result, "values")
+    stream, *buffers = part(result, "values")
     decoded = decode_each(bytes(stream), buffers, namespace=namespace)
     for error in decoded.failures.values():
         raise error
@@ -61,21 +62,39 @@ def values(result: Record, namespace: Fields) -> Fields:
 
 
 def failure(result: Record, namespace: Fields) -> BaseException | None:
-    """Return what a failed run raises here: the user's own exception with the traceback from there, or why the run was ended."""
-    content = result.content
-    if content.get("ended"):
-        return from_dict(content["ended"])
-    about = content.get("error")
+    """Return what a failed call raises here: the user's own exception, with the traceback from there as a note, or its end."""
+    error, ended = _raised(result, namespace), result.content.get("ended")
+    if error is not None and not ended and (isinstance(error, RemoteError) or not isinstance(error, RemoraError)):
+        _annotate(error, result.content["error"]["traceback"])
+    return error
+
+
+def cell_failure(result: Record, namespace: Fields) -> BaseException | None:
+    """Return what a failed cell raises here: the user's own exception, shown as it was rendered there, or why it was ended."""
+    error = _raised(result, namespace)
+    if error is not None and not result.content.get("ended"):
+        _show_traceback(error, result.content["error"]["traceback"])
+    return error
+
+
+def _raised(result: Record, namespace: Fields) -> BaseException | None:
+    if result.content.get("ended"):
+        return from_dict(result.content["ended"])
+    about = result.content.get("error")
     if not about:
         return None
     error = _exception(result, namespace)
     if error is None:
         kind = type(about["ename"], (RemoteError,), {"__module__": "remora"})
         error = kind(about["evalue"], ename=about["ename"], evalue=about["evalue"])
-        error._render_traceback_ = lambda: list(about["traceback"])  # IPython's own hook
-    if not isinstance(error, RemoraError) or isinstance(error, RemoteError):
-        _annotate(error, about["traceback"])
+        _show_traceback(error, about["traceback"])
     return error
+
+
+def _show_traceback(error: BaseException, lines: list[str]) -> None:
+    """Have IPython show these lines as an exception's traceback; a type that takes no attributes gets its own."""
+    with contextlib.suppress(TypeError):
+        vars(error)["_render_traceback_"] = lambda: list(lines)  # the hook for a ready-made traceback
 
 
 def _annotate(error: BaseException, lines: list[str]) -> None:
@@ -87,13 +106,14 @@ def _annotate(error: BaseException, lines: list[str]) -> None:
 def _exception(result: Record, namespace: Fields) -> BaseException | None:
     if not result.content.get("exception"):
         return None
-    stream, *buffers = _part(result, "exception")
+    stream, *buffers = part(result, "exception")
     try:
         return decode_exception(bytes(stream), buffers, namespace=namespace)
     except SendError:
         return None
 
 
-def _part(result: Record, name: str) -> tuple[Buffer, ...]:
+def part(result: Record, name: str) -> tuple[Buffer, ...]:
+    """Return the buffers of one part of a result."""
     first, count = result.content["parts"][name]
     return result.buffers[first : first + count]

@@ -18,7 +18,8 @@ from typing import Any
 from .. import client as clients
 from ..client import Sink, Waiter, new_run
 from ..connection import Connection
-from ..errors import RemoraError, RemoteError, RunEnded, from_dict
+from ..errors import RemoraError, RunEnded
+from ..outcomes import cell_failure
 from ..states import ENDED, EndReason, RunState
 from ..wire import Buffer, Fields, InputReply, Record, RunId, StartRun
 from . import variables
@@ -276,7 +277,7 @@ class CellRun:
         self.progress.fetched(delivery.nbytes)
         self._session.remember(result.content.get("installed") or [])
         self._front.add_payload(result.content.get("payload") or [])
-        error = failure(result, self._namespace)
+        error = cell_failure(result, self._namespace)
         if error is not None:
             self._explain_loss(error)
             raise error
@@ -288,27 +289,6 @@ class CellRun:
             names = self._session.lost_names(self._namespace)
             error.facts["lost"] = names
             error.args = (f"{error}. Lost with it: what this cell had made{''.join(', ' + name for name in names)}",)
-
-
-def failure(result: Record, namespace: dict[str, Any]) -> BaseException | None:
-    """Return what a failed run raises here.
-
-    The user's own exception with the traceback rendered there, or why the run was ended.
-    """
-    content = result.content
-    if content.get("ended"):
-        return from_dict(content["ended"])
-    about = content.get("error")
-    if not about:
-        return None
-    error = variables.exception(result, namespace)
-    if error is None:
-        kind = type(about["ename"], (RemoteError,), {"__module__": "remora"})
-        error = kind(about["evalue"], ename=about["ename"], evalue=about["evalue"])
-    lines = list(about["traceback"])
-    with suppress(TypeError):  # a type that takes no attributes gets its traceback rendered here
-        vars(error)["_render_traceback_"] = lambda: lines  # the hook by which IPython takes a ready-made traceback
-    return error
 
 
 def _header(parent: Fields) -> Fields:

@@ -17,10 +17,11 @@ from typing import Any
 from ..client import Client, Waiter
 from ..connection import Connection
 from ..errors import Refused, RemoraError
+from ..outcomes import cell_failure
 from ..states import ENDED, RunState
 from ..wire import Fields, Record, RunId
 from . import variables
-from .cells import INTERRUPT, failure, interrupts_into
+from .cells import INTERRUPT, interrupts_into
 from .progress import Final, Progress
 from .relay import Relay
 from .sessions import Session
@@ -70,7 +71,7 @@ class DetachedRun:
             raise TimeoutError(f"run {self.id} is still {self.state.value}")
         self.fetch_files()
         self.bind()
-        error = failure(self._result, self._namespace) if self._result is not None else None
+        error = cell_failure(self._result, self._namespace) if self._result is not None else None
         if error is not None:
             raise error
 

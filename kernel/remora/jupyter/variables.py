@@ -9,13 +9,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..errors import SendError
+from ..outcomes import part
 from ..sync.binding import bind as sync_bind
 from ..sync.codec import decode_each
 from ..sync.handles import RemoteValue
 from ..sync.ledger import Outgoing
 from ..sync.names import analyse
-from ..sync.raised import decode_exception
 from ..wire import Buffer, Fields, Record
 from .options import CellOptions
 from .sessions import Session
@@ -105,20 +104,3 @@ def bind(delivery: Delivery, session: Session, namespace: Namespace) -> None:
     """Bind what was delivered, and note in the ledger that both sides hold the same."""
     sync_bind(delivery.values, namespace, mutated=delivery.mutated, deletes=delivery.deleted)
     session.ledger.incoming(delivery.values, namespace, delivery.deleted)
-
-
-def part(result: Record, name: str) -> tuple[Buffer, ...]:
-    """Return the buffers of one part of a result."""
-    first, count = result.content["parts"][name]
-    return result.buffers[first : first + count]
-
-
-def exception(result: Record, namespace: Namespace) -> BaseException | None:
-    """Return the exception that the code raised there, with its own type, if it can be rebuilt here."""
-    if not result.content.get("exception"):
-        return None
-    stream, *buffers = part(result, "exception")
-    try:
-        return decode_exception(bytes(stream), buffers, namespace=namespace)
-    except SendError:
-        return None
