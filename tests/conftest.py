@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import leaks
 import pytest
 import skips
@@ -35,6 +36,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Give the session a home of its own: a test never meets the backend, settings or temporary files of the person."""
     _remove_kept()
+    hypothesis.settings.register_profile("any speed", deadline=None)
+    hypothesis.settings.load_profile("any speed")
     session = Path(tempfile.mkdtemp(prefix=f"rt-{os.getpid()}-"))
     config.stash[_SESSION] = session
     home = session / ".home"

@@ -358,7 +358,7 @@ class World:
         self.tell(plan.SandboxReady(sandbox))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.data(), st.sampled_from([1.0, 2.0, 4.0]))
 def test_no_call_is_lost_or_run_twice_and_cores_are_kept(data, cores):
     """Whatever happens: capacity holds, each pool is first in first out, and in the end every call has ended."""

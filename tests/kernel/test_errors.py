@@ -107,7 +107,7 @@ def test_an_error_of_a_newer_version_keeps_what_it_says() -> None:
     assert (str(error), error.reason, error.facts) == ("do this", "new", {"a": 1})
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.dictionaries(st.sampled_from(["error", "reason", "message", "facts", "more"]), st.none() | st.text() | st.integers()))
 def test_no_dictionary_is_too_odd(data: dict[str, Any]) -> None:
     """from_dict never raises."""

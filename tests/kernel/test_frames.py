@@ -55,7 +55,7 @@ def cut(data: bytes, places: list[int]) -> list[bytes]:
     return [data[a:b] for a, b in itertools.pairwise(edges)]
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.lists(_emits, min_size=1, max_size=5), st.lists(st.integers(0, 5000), max_size=8))
 @example([Emit(RunId("r"), "output", {"text": "\udcff\ud800"}, buffers=(b"",))], [1, 4, 19, 20, 21])
 def test_any_split_of_the_bytes_gives_the_same_messages(messages: list[Emit], places: list[int]) -> None:
@@ -69,7 +69,7 @@ def test_any_split_of_the_bytes_gives_the_same_messages(messages: list[Emit], pl
     assert decoder.taken == len(data)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(_emits)
 def test_a_stream_may_come_byte_by_byte(message: Emit) -> None:
     """A message appears with its last byte, not sooner; `between` and `taken` say where frames begin."""
@@ -84,7 +84,7 @@ def test_a_stream_may_come_byte_by_byte(message: Emit) -> None:
     assert decoder.between
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.lists(_emits, min_size=2, max_size=4), st.integers(1, 40))
 def test_reading_into_the_given_room(messages: list[Emit], most: int) -> None:
     """The way of sockets and files, writable and wrote, gives what feed gives, however little is read at once."""
@@ -240,7 +240,7 @@ def test_whole_messages_before_a_broken_one_are_delivered() -> None:
     assert found == [Ready({"pid": 1})] * 2
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.binary(max_size=200), _emits, st.integers(0, 500), st.integers(0, 255))
 def test_noise_is_refused_or_waited_for_and_never_anything_else(noise: bytes, message: Emit, at: int, value: int) -> None:
     """Random bytes, and frames with one byte changed, raise ProtocolError or nothing."""

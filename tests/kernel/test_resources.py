@@ -73,7 +73,7 @@ def test_bytes_for_people(count: float, text: str) -> None:
     assert format_bytes(count) == text
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.floats(16 * 2**20, 2**45))
 def test_printed_memory_can_be_read(count: float) -> None:
     """What is printed is understood again, within its rounding."""
@@ -180,7 +180,7 @@ _specs = st.builds(
 )
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(_specs)
 def test_a_spec_is_the_same_on_the_other_side(spec: SandboxSpec) -> None:
     """Through JSON and back nothing of a spec changes, its identity least of all."""

@@ -74,14 +74,14 @@ def test_the_ends() -> None:
     assert RunState.UNKNOWN not in ENDED
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.lists(st.sampled_from(RunEvent), max_size=30))
 def test_a_run_that_has_ended_stays_so_whatever_comes(events: list[RunEvent]) -> None:
     """On a random walk the first end is the last state, and nothing but InternalError is ever raised."""
     _walk(RUN_TABLE, RunState.QUEUED, events)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.lists(st.sampled_from(SandboxEvent), max_size=30))
 def test_a_sandbox_that_has_ended_stays_so_whatever_comes(events: list[SandboxEvent]) -> None:
     """The same for sandboxes."""

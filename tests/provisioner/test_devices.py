@@ -190,7 +190,7 @@ def bent_specs(draw: Any) -> Any:
     return whole
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(JSON | bent_specs())
 def test_no_spec_breaks_the_reader(value: Any) -> None:
     """Whatever is in a spec, reading it ends, and every device it gives has nodes, all of them below /dev."""
@@ -201,7 +201,7 @@ def test_no_spec_breaks_the_reader(value: Any) -> None:
         assert all(node.host.startswith("/dev/") and node.inside.startswith("/dev/") for node in (*device.nodes, *device.common))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.binary(max_size=200) | st.text(alphabet="[]{}:-&*!|>'\"\n \t%@#a0.", max_size=60).map(str.encode), st.booleans())
 def test_no_text_breaks_the_reader(data: bytes, yaml: bool) -> None:
     """Whatever bytes a file has, they are values or a ValueError."""
@@ -211,7 +211,7 @@ def test_no_text_breaks_the_reader(data: bytes, yaml: bool) -> None:
         assert str(error)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(bent_specs())
 def test_json_is_read_as_it_was_written(value: Any) -> None:
     """A spec in JSON means the same, with the ending of YAML too."""

@@ -23,7 +23,7 @@ _evidence = st.builds(
 )
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(_evidence)
 def test_any_evidence_is_explained(evidence: Evidence) -> None:
     """The reason is one of the list, the text is a sentence, and the error says that the sandbox has ended; it can travel."""

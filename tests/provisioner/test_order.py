@@ -37,7 +37,7 @@ def an_order(directory: Path, **changes: Any) -> Order:
     return Order(**(values | changes))
 
 
-@settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.dictionaries(_text, _text), st.lists(st.tuples(_text, _text, st.booleans())), st.none() | st.integers(0, 2**50))
 def test_an_order_is_read_as_it_was_written(tmp_path: Path, environment: dict[str, str], mounts: Any, memory: int | None) -> None:
     """Every value comes back, as the same kind of value."""

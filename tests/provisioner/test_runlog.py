@@ -99,7 +99,7 @@ def test_a_large_record(tmp_path: Path) -> None:
     assert (last.seq, offset) == (1, (tmp_path / "log").stat().st_size)
 
 
-@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(1, 6), st.integers(0, 400), st.sampled_from([b"", b"\0" * 40, b"RMRA", b"garbage " * 9]))
 def test_a_torn_tail_is_passed_over_and_cut(tmp_path: Path, count: int, torn: int, noise: bytes) -> None:
     """Wherever the file was torn, and whatever a power cut left behind, whole records stay and writing goes on after them."""

@@ -26,7 +26,7 @@ values = st.recursive(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(values)
 def test_builtin_values_arrive_equal(value: Any) -> None:
     """Whatever containers hold, they hold the same after the way."""
@@ -36,7 +36,7 @@ def test_builtin_values_arrive_equal(value: Any) -> None:
     assert type(back) is type(value)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(values)
 def test_a_digest_is_stable(value: Any) -> None:
     """The same object has the same digest as long as nothing changes."""

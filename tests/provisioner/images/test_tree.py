@@ -155,7 +155,7 @@ trees = st.lists(st.one_of(leaves, st.builds(Gone, paths)), max_size=6)
 
 
 @given(trees, trees)
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 def test_whatever_is_a_tree_survives_the_way_through_bytes_and_unions(first: list[Entry], second: list[Entry]):
     """Reading gives back the same tree, undecodable names included; a union is a tree, and uniting it again changes nothing."""
     try:
@@ -169,7 +169,7 @@ def test_whatever_is_a_tree_survives_the_way_through_bytes_and_unions(first: lis
 
 
 @given(st.lists(trees, max_size=4))
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 def test_a_union_of_many_is_that_of_one_after_the_other(many: list[list[Entry]]):
     """Whatever the trees are, and whether they meet or not."""
     try:

@@ -135,7 +135,7 @@ def versions(entries: Entries) -> set[bytes]:
     return {entry.content for entry in entries.values() if entry.is_file}
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(base=folders(), here=folders(), there=folders())
 @example(base={b"a": FOLDER, b"a/x": A}, here={b"a": B}, there={b"a": FOLDER, b"a/x": C})
 def test_both_sides_agree_and_no_version_is_lost(base: Entries, here: Entries, there: Entries):
@@ -153,7 +153,7 @@ def test_both_sides_agree_and_no_version_is_lost(base: Entries, here: Entries, t
     assert compare(mine, mine, theirs, beside) == Plan()
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(base=folders(), here=folders(), there=folders())
 def test_what_may_not_come_home_does_not(base: Entries, here: Entries, there: Entries):
     """Unless the folder is writable nothing is planned for it, and what there alone is new stays there."""

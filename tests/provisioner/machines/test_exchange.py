@@ -648,7 +648,7 @@ _EDITS = st.tuples(
 )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(history=st.lists(st.lists(_EDITS, max_size=5), min_size=1, max_size=4), cuts=st.lists(st.integers(0, 4000), max_size=2))
 def test_any_history_ends_in_agreement_and_loses_nothing(history, cuts):
     """Whatever both sides do and wherever a connection breaks: both agree, and no version that nobody replaced is lost."""

@@ -269,7 +269,7 @@ def test_an_error_of_the_other_side_is_told_with_its_name(pair: Pair):
         pair.exchange()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(to_home=st.booleans(), at=st.integers(0, 900), bits=st.integers(1, 255))
 def test_a_spoiled_byte_loses_nothing(to_home: bool, at: int, bits: int):
     """Whichever byte of a conversation is wrong, only our errors are raised, nothing is lost, and the next exchange completes."""

@@ -149,9 +149,7 @@ class Schedule(RuleBasedStateMachine):
 
 
 TestSchedule = Schedule.TestCase
-TestSchedule.settings = settings(
-    max_examples=120, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
-)
+TestSchedule.settings = settings(max_examples=120, stateful_step_count=40, suppress_health_check=[HealthCheck.too_slow])
 
 
 @pytest.mark.parametrize("cuts", [1, 2, 5])
