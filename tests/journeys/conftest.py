@@ -17,6 +17,8 @@ from pathlib import Path
 import pytest
 from journeys import differences, elsewhere
 from journeys.driving import Notebook, Place
+from jupyter_core.utils import ensure_event_loop
+from provisioner.hosts import Host
 from remora_provisioner.images.build.resolver import certificates, uv_binary
 
 from provisioner import needs
@@ -29,6 +31,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(needs.hosts)
             if reason := differences.why(item.path.name, item.name):
                 item.add_marker(pytest.mark.skip(reason=f"differs elsewhere: {reason}"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _loop() -> None:
+    """Make the event loop that jupyter_client keeps, before the leak check of the first test looks."""
+    ensure_event_loop()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -46,6 +54,13 @@ def place(_elsewhere: None) -> Iterator[Place]:
         yield place
     finally:
         place.close()
+
+
+@pytest.fixture(scope="module")
+def host() -> Iterator[Host]:
+    """Give a file's tests a host, which nobody has been to."""
+    with Host(name="box") as host:
+        yield host
 
 
 @pytest.fixture(scope="module")

@@ -16,21 +16,14 @@ from collections.abc import Iterator
 
 import pytest
 from journeys.driving import Message, Notebook, Place, Ran
-from jupyter_core.utils import ensure_event_loop
 from remora.wire import PROTOCOL
 
 COUNT = "import time\nfor i in range(5):\n    print('line', i, flush=True)\n    time.sleep(0.4)\ncounted = 5"
 LINES = "".join(f"line {i}\n" for i in range(5))
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _loop() -> None:
-    """Make the event loop that jupyter_client keeps, before the leak check of the first test looks."""
-    ensure_event_loop()
-
-
 @pytest.fixture
-def place(_loop: None) -> Iterator[Place]:
+def place() -> Iterator[Place]:
     """Give a test a place of its own."""
     place = Place()
     try:

@@ -34,13 +34,6 @@ port = serve()
 
 
 @pytest.fixture(scope="module")
-def host() -> Iterator[Host]:
-    """Give a file's tests a host."""
-    with Host(name="box") as host:
-        yield host
-
-
-@pytest.fixture(scope="module")
 def place(host: Host, small_environment: str) -> Iterator[Place]:
     """Give a file's tests a place."""
     with knowing(host, small_environment) as place:

@@ -5,16 +5,11 @@ Each test has a place of its own, so that the leak check sees the whole life of 
 
 from __future__ import annotations
 
-import contextlib
-import os
-import signal
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
-import pytest
-from journeys.driving import Place
+from journeys import parts
+from journeys.commands import until
 from journeys.elsewhere import ON, kill_when, knowing, started
-from jupyter_core.utils import ensure_event_loop
 from provisioner.hosts import Host
 
 from provisioner import needs
@@ -24,38 +19,13 @@ COUNT = "import time\nfor i in range(10):\n    print('line', i, flush=True)\n   
 LINES = "".join(f"line {i}\n" for i in range(10))
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _loop() -> None:
-    """Make the event loop that jupyter_client keeps, before the leak check of the first test looks."""
-    ensure_event_loop()
-
-
-@pytest.fixture(scope="module")
-def host() -> Iterator[Host]:
-    """Give a file's tests a host."""
-    with Host(name="box") as host:
-        yield host
-
-
-def kill(pids: list[int]) -> None:
-    """Kill processes."""
-    assert pids
-    for pid in pids:
-        os.kill(pid, signal.SIGKILL)
-
-
-def agents(host: Host) -> list[int]:
-    """Return the processes of the agent there."""
-    return [pid for pid, words in host.processes().items() if "machines.gate" in words]
-
-
 def test_runs_go_on(host: Host, small_environment: str):
     """Whoever dies in between: each line is there once, in order, and the variables are there afterwards."""
     with knowing(host, small_environment) as place:
         ways: dict[str, Callable[[], object]] = {
-            "backend": lambda: kill(place.processes("remora_backend")),
-            "agent": lambda: kill(agents(host)),
-            "connection": lambda: kill(connections(place)),
+            "backend": lambda: parts.kill_backend(place),
+            "agent": lambda: parts.kill_agent(host),
+            "connection": lambda: until(lambda: parts.kill(parts.connections(place)), "a connection"),
             "link": host.link.reset,
         }
         notebook = started(place)
@@ -83,8 +53,8 @@ def test_calls_go_on(host: Host, small_environment: str):
     """Whoever dies in between: what a call prints is there once, and its result; when all is killed there, it is tried again."""
     with knowing(host, small_environment) as place:
         ways: dict[str, Callable[[], object]] = {
-            "backend": lambda: kill(place.processes("remora_backend")),
-            "agent": lambda: kill(agents(host)),
+            "backend": lambda: parts.kill_backend(place),
+            "agent": lambda: parts.kill_agent(host),
         }
         notebook, lines = place.start("small"), "".join(f"line {i}\n" for i in range(5))
         assert notebook.run(FUNCTION).ok
@@ -92,18 +62,8 @@ def test_calls_go_on(host: Host, small_environment: str):
             ran = notebook.run(f"count.remote({number})", on=kill_when("line 2", way))
             assert ran.ok, (what, ran.error)
             assert (ran.stdout, ran.result) == (lines, str(number)), what
-        ran = notebook.run("count.remote(7)", on=kill_when("line 2", lambda: kill([*host.processes()])))
+        ran = notebook.run(
+            "count.remote(7)", on=kill_when("line 2", lambda: until(lambda: parts.kill(host.processes()), "a process there"))
+        )
         assert ran.ok, ran.error
         assert (ran.stdout.count("line 0"), ran.stdout[-len(lines) :], ran.result) == (2, lines, "7")
-
-
-def connections(place: Place) -> list[int]:
-    """Return the processes that hold the SSH connections of a place's backend."""
-    backend = place.processes("remora_backend")
-    found = []
-    for path in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            parent = int((path / "stat").read_text().rpartition(")")[2].split()[1])
-            if parent in backend and b"remora_provisioner.machines.ssh" in (path / "cmdline").read_bytes().split(b"\0"):
-                found.append(int(path.name))
-    return found

@@ -3,49 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
+from journeys import parts
 from journeys.commands import Commands, until
-from journeys.driving import Message, Place
+from journeys.driving import Message
 from journeys.elsewhere import ON, knowing, started
-from jupyter_core.utils import ensure_event_loop
 from provisioner.hosts import Host
 
 from provisioner import needs
 
 pytestmark = needs.hosts
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _loop() -> None:
-    """Make the event loop that jupyter_client keeps, before the leak check of the first test looks."""
-    ensure_event_loop()
-
-
-@pytest.fixture(scope="module")
-def host() -> Iterator[Host]:
-    """Give a file's tests a host."""
-    with Host(name="box") as host:
-        yield host
-
-
-def agent(host: Host) -> int:
-    """Return the process of the agent there."""
-    (pid,) = [pid for pid, words in host.processes().items() if "machines.gate" in words]
-    return pid
-
-
-def kill_backend(place: Place) -> None:
-    """Kill the backend of a place."""
-    (pid,) = place.processes("remora_backend")
-    process = os.pidfd_open(pid)
-    os.kill(pid, signal.SIGKILL)
-    until(lambda: not place.processes("remora_backend"), "the backend's end")
-    os.close(process)
 
 
 def test_another_version_takes_over(host: Host, small_environment: str, tmp_path: Path) -> None:
@@ -56,13 +24,13 @@ def test_another_version_takes_over(host: Host, small_environment: str, tmp_path
     with knowing(host, small_environment) as place, knowing(host, small_environment) as other:
         notebook, newer = started(place), other.start("small", PYTHONPATH=str(tmp_path))
         assert newer.run("%load_ext remora").ok
-        agents = [agent(host)]
+        agents = [parts.agents(host)]
 
         def meanwhile(message: Message) -> None:
             if "prompt" in message["content"]:
                 ran = newer.remote("pass", ON)
                 assert ran.ok, ran.error
-                agents.append(agent(host))
+                agents.append(parts.agents(host))
 
         code = "for i in range(6):\n    print('line', i, flush=True)\n    i == 2 and input('go on?')\nmade = 1"
         ran = notebook.remote(code, ON, on=meanwhile, answers=[""])
@@ -74,7 +42,7 @@ def test_another_version_takes_over(host: Host, small_environment: str, tmp_path
         other.end(newer)
         other.stop_all(other.state)  # the last that had a sandbox there lets the agent leave
         assert notebook.remote("1 + 1", ON).result == "2"
-        assert agent(host) == agents[1]
+        assert parts.agents(host) == agents[1]
         place.end(notebook)
         place.stop_all(place.state)
         until(lambda: not host.processes(), "the end of the agent")
@@ -99,7 +67,7 @@ def test_logs_are_found_and_what_is_out_of_reach_is_said(host: Host, small_envir
         assert notebook.remote("print('kept')", ON).ok
         run = json.loads(remora.run("runs", "--json").stdout)[0]["id"]
         assert notebook.run("%remote stop").ok
-        kill_backend(place)
+        parts.kill_backend(place)
         assert remora.run("logs", run).stdout == "kept\n"
         assert remora.run("logs", "-f", run).stdout == "kept\n"
         assert notebook.remote("pass", ON).ok

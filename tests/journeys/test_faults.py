@@ -18,7 +18,6 @@ from journeys import faults
 from journeys.commands import until
 from journeys.driving import Place
 from journeys.elsewhere import knowing
-from jupyter_core.utils import ensure_event_loop
 from provisioner.hosts import Host
 from remora import errors
 from remora.states import EndReason
@@ -31,12 +30,6 @@ SEED = os.environ.get("SEED", "remora")
 SEATS = 3
 _REASONS = {reason.value for reason in EndReason}
 _KINDS = {name for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, errors.RemoraError)}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _loop() -> None:
-    """Make the event loop that jupyter_client keeps, before the leak check of the first test looks."""
-    ensure_event_loop()
 
 
 @pytest.fixture
