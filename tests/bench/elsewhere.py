@@ -1,15 +1,13 @@
 """What another machine costs: a host in a network namespace, reached by OpenSSH over links of several lengths.
 
-Law: as root, since hosts are made of namespaces. Nothing of ours is there at first. Rounds here and there are by turns, in one
-kernel. A figure with a limit is the share of that limit which was needed.
+Law: nothing of ours is there at first. Rounds here and there are by turns, in one kernel. A figure with a limit is the share of
+that limit which was needed. Without root there is no host, and nothing is measured.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import shutil
-import subprocess
 import sys
 import tarfile
 import time
@@ -17,13 +15,12 @@ import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from statistics import median
-from typing import Any
 
-import uv
 from figures import Figure
+from given import ROOT, box, environment, hosts_can_be
 from place import Notebook, Place
+from provisioner.hosts import Host
 
-_ROOT = Path(__file__).resolve().parents[2]
 _WARM, _FIRST, _PRINTS = 25, 5, 40
 _LINKS = ((2, 0.0), (50, 0.0), (150, 0.0), (50, 0.01))
 _PASS, _THERE = "%%remote session=here\npass", "%%remote on=box\npass"
@@ -37,47 +34,22 @@ _DOWN = "%%remote on=box session=bulk\nopen('down.bin', 'wb').write(__import__('
 
 def measure(place: Place) -> list[Figure]:
     """Measure bytes and round trips of first cells, warm cells over several links, and a print beside a transfer."""
-    sys.path.append(str(_ROOT / "tests"))
-    from provisioner.hosts import Host
-
-    with Host(name="box") as host:
-        _introduce(host, place)
-        python = _environment(place)
-        try:
-            return [
-                *_bytes(host, place, python),
-                *_first_cells(host, place, python),
-                *_warm_cells(host, place, python),
-                *_beside_bulk(host, place, python),
-            ]
-        finally:
-            host.link.shape()
-            place.stop()
-
-
-def _introduce(host: Any, place: Place) -> None:
-    """Let the place's user know the host."""
-    home = place.state.parent / "home"
-    (home / ".ssh").mkdir(mode=0o700, parents=True)
-    shutil.copy(host.config, home / ".ssh/config")
-    place.environment |= {"HOME": str(home)}
-
-
-def _environment(place: Place) -> str:
-    """Return the Python of an environment with Remora and what it needs."""
-    folder = place.state.parent / "environment"
-    for words in (
-        ["venv", "-q", "--python", sys.executable, folder],
-        ["pip", "install", "-q", "--python", folder, f"{_ROOT}[ssh]"],
-    ):
-        subprocess.run([uv.find_uv_bin(), *words], check=True)
-    return str(folder / "bin/python")
+    if not hosts_can_be():
+        return []
+    python = environment(place, f"{ROOT}[ssh]")
+    with box(place) as host:
+        return [
+            *_bytes(host, place, python),
+            *_first_cells(host, place, python),
+            *_warm_cells(host, place, python),
+            *_beside_bulk(host, place, python),
+        ]
 
 
 # ---- bytes
 
 
-def _bytes(host: Any, place: Place, python: str) -> list[Figure]:
+def _bytes(host: Host, place: Place, python: str) -> list[Figure]:
     host.link.shape(delay_ms=2)
     first = _carried(host, lambda: _first(place, python, _THERE))
     again = _carried(host, lambda: _first(place, python, _THERE))
@@ -93,7 +65,7 @@ def _bytes(host: Any, place: Place, python: str) -> list[Figure]:
     ]
 
 
-def _carried(host: Any, work: Callable[[], object]) -> int:
+def _carried(host: Host, work: Callable[[], object]) -> int:
     """Return the bytes that went over the link meanwhile, both ways."""
     before = host.link.carried()
     work()
@@ -133,7 +105,7 @@ def _first(place: Place, python: str, code: str) -> float:
         return notebook.run(code)
 
 
-def _first_cells(host: Any, place: Place, python: str) -> list[Figure]:
+def _first_cells(host: Host, place: Place, python: str) -> list[Figure]:
     figures = []
     with place.kernel("remora", python) as other:
         other.run(_THERE)  # so that backend and link are there
@@ -148,7 +120,7 @@ def _first_cells(host: Any, place: Place, python: str) -> list[Figure]:
     return [*figures, Figure("the same on this machine", here)]
 
 
-def _warm_cells(host: Any, place: Place, python: str) -> list[Figure]:
+def _warm_cells(host: Host, place: Place, python: str) -> list[Figure]:
     figures = []
     with place.kernel("remora", python) as notebook:
         for code in (_PASS, _THERE) * 5:
@@ -162,7 +134,7 @@ def _warm_cells(host: Any, place: Place, python: str) -> list[Figure]:
     return figures
 
 
-def _beside_bulk(host: Any, place: Place, python: str) -> list[Figure]:
+def _beside_bulk(host: Host, place: Place, python: str) -> list[Figure]:
     host.link.shape(delay_ms=50, rate_mbit=100)
     limit = 2 * 0.05 + 0.1
     figures = []
@@ -183,7 +155,7 @@ def _beside_bulk(host: Any, place: Place, python: str) -> list[Figure]:
     return figures
 
 
-def _lateness(host: Any, notebook: Notebook, begin: Callable[[], None]) -> Iterator[float]:
+def _lateness(host: Host, notebook: Notebook, begin: Callable[[], None]) -> Iterator[float]:
     """Yield how late lines come that say when they were printed, while something else goes over the link."""
     late: list[float] = []
     began: list[int] = []
@@ -201,6 +173,6 @@ def _lateness(host: Any, notebook: Notebook, begin: Callable[[], None]) -> Itera
     yield from late
 
 
-def _now(host: Any) -> int:
+def _now(host: Host) -> int:
     carried = host.link.carried()
     return int(carried.up + carried.down)

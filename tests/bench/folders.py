@@ -6,7 +6,6 @@ Law: no network and no ssh on either side: a socket for us, rsync's own pipe for
 from __future__ import annotations
 
 import os
-import random
 import shutil
 import socket
 import subprocess
@@ -16,10 +15,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from figures import Figure, ratio
+from given import fill
 from place import Place
 from remora_provisioner.machines.exchange.home import FolderHome
 
-_FILES, _BYTES, _FOLDERS = 10_000, 100_000, 100
 _ROUNDS, _UNCHANGED = 3, 7
 _MOST = 1 << 40
 _SERVE = (
@@ -32,7 +31,7 @@ _SERVE = (
 def measure(place: Place) -> list[Figure]:
     """Measure both sides by turns; without rsync only ours."""
     source, root = place.folder / "source", place.folder
-    _make(source)
+    fill(source)
     home = FolderHome(source, root / "home", "there", writable=True, most=_MOST)
 
     def ours() -> float:
@@ -65,15 +64,6 @@ def measure(place: Place) -> list[Figure]:
             ratio("the same unchanged / rsync -a, without a network", again, again_theirs),
         ]
     return figures
-
-
-def _make(folder: Path) -> None:
-    chance = random.Random(0)
-    for number in range(_FILES):
-        path = folder / f"{number % _FOLDERS:02d}" / f"{number}.bin"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(chance.randbytes(_BYTES))
-    os.sync()
 
 
 def _rounds(rounds: int, each: int, *sides: Callable[[], float] | None) -> list[list[list[float]]]:

@@ -6,23 +6,17 @@ whose pages are in memory, and end in one file system of the host. Without root 
 
 from __future__ import annotations
 
-import contextlib
-import os
 import random
 import shutil
 import subprocess
-import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
-import uv
 from figures import Figure, ratio
+from given import ROOT, box, environment, fill, hosts_can_be
 from place import Notebook, Place
 from provisioner.hosts import Host
 
-_ROOT = Path(__file__).resolve().parents[2]
-_FILES, _BYTES, _FOLDERS = 10_000, 100_000, 100
 _VARIABLE = 1 << 30
 _ROUNDS, _UNCHANGED = 3, 3
 _SHAPED = {"rate_mbit": 1000.0}
@@ -42,35 +36,13 @@ _READ = f"%%remote on=box\nassert value.nbytes == {_VARIABLE}"
 
 def measure(place: Place) -> list[Figure]:
     """Measure a folder and a variable, on one host."""
-    if os.geteuid() != 0:
+    if not hosts_can_be():
         return []
-    with _host(place) as host, place.kernel("remora", _environment(place)) as notebook:
+    python = environment(place, "-e", f"{ROOT}[ssh]", "numpy")
+    with box(place, home="size=8g", programs=["rsync"]) as host, place.kernel("remora", python) as notebook:
         notebook.run("%%remote on=box\npass")
         notebook.run(_PREPARE)
         return [*_folder(place, host, notebook), *_variable(place, host, notebook)]
-
-
-@contextlib.contextmanager
-def _host(place: Place) -> Iterator[Host]:
-    """Give a host that the place's user knows."""
-    with Host(name="box", home="size=8g", programs=["rsync"]) as host:
-        home = place.folder.parent / "user"
-        (home / ".ssh").mkdir(parents=True, mode=0o700)
-        shutil.copy(host.config, home / ".ssh/config")
-        place.environment["HOME"] = str(home)
-        try:
-            yield host
-        finally:
-            place.stop()
-
-
-def _environment(place: Place) -> str:
-    """Return the Python of an environment with this tree and nothing else: all of it goes to the machine."""
-    folder = place.folder.parent / "environment"
-    python = str(folder / "bin" / "python")
-    subprocess.run([uv.find_uv_bin(), "venv", "-q", "--python", sys.executable, folder], check=True)
-    subprocess.run([uv.find_uv_bin(), "pip", "install", "-q", "--python", python, "-e", f"{_ROOT}[ssh]", "numpy"], check=True)
-    return python
 
 
 # ---- a folder
@@ -78,7 +50,7 @@ def _environment(place: Place) -> str:
 
 def _folder(place: Place, host: Host, notebook: Notebook) -> list[Figure]:
     source = place.folder.parent / "source"
-    _make(source)
+    fill(source)
     (place.folder / "readme").write_text("what stays here, so that the folder is known again")
     data = place.folder / "data"
     first, first_theirs, again, again_theirs = [], [], [], []
@@ -99,15 +71,6 @@ def _folder(place: Place, host: Host, notebook: Notebook) -> list[Figure]:
         ratio("1 GB in 10,000 files to a machine, the first time / rsync -a", first, first_theirs, 1.0),
         ratio("the same unchanged / rsync -a", again, again_theirs, 0.5),
     ]
-
-
-def _make(folder: Path) -> None:
-    chance = random.Random(0)
-    for number in range(_FILES):
-        path = folder / f"{number % _FOLDERS:02d}" / f"{number}.bin"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(chance.randbytes(_BYTES))
-    os.sync()
 
 
 def _rsync(source: Path, host: Host) -> float:
