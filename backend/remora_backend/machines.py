@@ -281,8 +281,8 @@ class Machines:
         if name not in self._elsewhere:
             line = Line(name, self._by_ssh(name, self._known_as(name)))
             machine = Elsewhere(name, line, self.here, self._folders, self._directory / _LINKS, Doubting(self._fleet))
-            machine.terms = lambda: Terms.of_settings(self._by_ssh.rented(name)).to_dict()
-            machine.learned = lambda facts: self._learn(name, facts)
+            machine.control.terms = lambda: Terms.of_settings(self._by_ssh.rented(name)).to_dict()
+            machine.control.learned = lambda facts: self._learn(name, facts)
             self._elsewhere[name] = machine
         return self._elsewhere[name]
 

@@ -19,6 +19,7 @@ from remora_provisioner.images.fitting import Fitting
 from remora_provisioner.images.store import Store
 from remora_provisioner.machines import ahead
 from remora_provisioner.machines.ahead import Ahead
+from remora_provisioner.machines.control import Control
 from remora_provisioner.machines.folders import Folders
 from remora_provisioner.machines.luggage import Luggage, Wanted, receive
 from remora_provisioner.machines.threads import apart
@@ -34,17 +35,30 @@ WAYS = {
 }
 
 
+class _Control(Control):
+    """An agent that lacks everything, and is asked for it before anything is sent."""
+
+    def __init__(self, before: Callable[[], object]) -> None:
+        super().__init__("box", socket.socket, list, lambda _: None)
+        self._before = before
+
+    async def ask(self, request: Request) -> Any:
+        self._before()
+        return SimpleNamespace(result={"obstacle": "", "lacking": request.trees})
+
+
 class Road:
     """The way of one folder to a machine whose store is here."""
 
     def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch, before: Callable[[], object]) -> None:
         """Do `before` each time that something is about to be sent."""
-        self.folder, self.store, self._before = root / "folder", Store(root / "store"), before
+        self.folder, self.store = root / "folder", Store(root / "store")
         self.folder.mkdir()
         (self.folder / "file").write_text("old")
         (self.folder / "other").write_text("other")
         (root / "new").write_text("new")
-        self._ahead = Ahead("box", self._dial, Agent(root / "state", (), sandboxes.Listener()), Folders(root / "cache"))
+        here, control = Agent(root / "state", (), sandboxes.Listener()), _Control(before)
+        self._ahead = Ahead("box", self._dial, control, here, Folders(root / "cache"))
         self._taking: list[asyncio.Future[None]] = []
 
         def packed(_: SandboxSpec, fitting: Fitting, __: Path, folders: Folders) -> Luggage:
@@ -63,18 +77,14 @@ class Road:
         self._taking.append(asyncio.ensure_future(apart(take)))
         return ours
 
-    async def _ask(self, request: Request) -> Any:
-        self._before()
-        return SimpleNamespace(result={"obstacle": "", "lacking": request.trees})
-
     async def go(self) -> dict[str, str]:
         """Bring it, and return what is there."""
-        wanted = Wanted(SandboxSpec({}), FITTING, Opening())
         try:
-            brought = await self._ahead.bring(await self._ahead.look(wanted), wanted, self._ask)
+            fitting = await self._ahead.bring(Wanted(SandboxSpec({}), FITTING, Opening()))
         finally:
             await asyncio.gather(*self._taking)
-        farm = self.store.farm(brought.places[str(self.folder)])
+        (tree,) = fitting["trees"]
+        farm = self.store.farm(tree)
         return {name: (farm / name).read_text() for name in os.listdir(farm)}
 
 
