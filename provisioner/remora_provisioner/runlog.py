@@ -19,8 +19,6 @@ from remora.states import ENDED, RunState
 from remora.streams import Peer
 from remora.wire import Buffer, Record
 
-_CHUNK = 1 << 20
-
 
 class RunLog:
     """The writing end, owned by one supervisor. Appends go through to the operating system at once, to the disk in groups."""

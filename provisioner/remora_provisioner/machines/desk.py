@@ -58,7 +58,7 @@ class Desk:
         living = self._there.living(self._backend)
         ended = {sandbox: await self._there.end_of(sandbox) for sandbox in request.sandboxes if sandbox not in living}
         for sandbox in ended:
-            asyncio.get_running_loop().call_later(_KEPT, self._there.forget, sandbox)
+            asyncio.get_running_loop().call_later(_KEPT, self._there.ends.forget, sandbox)
         farms = str(self._there.agent.images.farms)
         facts = _facts() | {"devices": self._there.agent.devices.known()}
         return {"living": living, "ended": ended, "farms": farms, "facts": facts}
@@ -70,12 +70,12 @@ class Desk:
     async def _open(self, _: Peer, request: OpenThere) -> Fields:
         spec = SandboxSpec.from_dict(request.spec)
         facts = request.facts | {"backend": self._backend, "lease": self._there.lease}
-        fitting = self._there.with_folder(self._backend, spec, Fitting.from_dict(request.fitting))
+        fitting = self._there.copies.given(self._backend, spec, Fitting.from_dict(request.fitting))
         sandbox, opening = SandboxId(request.sandbox), Opening(secrets=request.secrets)
         if lacking := await asyncio.to_thread(self._there.lacking, [*fitting.trees]):
             return {"lacking": lacking}
         require_devices(spec, self._there.agent, spec.on)
-        self._there.forget(sandbox)
+        self._there.ends.forget(sandbox)
         with self._there.agent.granted(sandbox, spec), self._there.opening(self._backend, sandbox):
             notices = await self._there.agent.open_fitted(sandbox, spec, fitting, facts, opening)
         return {"notices": notices, "facts": self._there.facts_of(sandbox)}
@@ -91,7 +91,7 @@ class Desk:
     async def _ask_end(self, _: Peer, request: AskEnd) -> Fields:
         known = await self._there.end_of(SandboxId(request.sandbox))
         if known:
-            asyncio.get_running_loop().call_later(_KEPT, self._there.forget, request.sandbox)
+            asyncio.get_running_loop().call_later(_KEPT, self._there.ends.forget, request.sandbox)
         return known
 
     async def _ask_port(self, _: Peer, request: AskPort) -> Fields:

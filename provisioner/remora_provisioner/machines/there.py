@@ -11,40 +11,33 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
-import json
-import logging
 import os
 import socket
-import threading
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from remora import streams
 from remora.errors import Refused, RemoraError
-from remora.resources import SandboxSpec
 from remora.states import EndReason, SandboxState
 from remora.wire import Fields, Record, RunId, SandboxId
 
 from .. import jails
 from ..agent import Agent
-from ..images.fitting import Fitting
 from ..images.store import Store
-from ..order import SOCKET, Order, write_whole
+from ..order import SOCKET, Order
 from ..runs import LOG_NAME, AwaitEnd, run_folder
-from ..view import shared_folder
 from . import terms
+from .copies import AGREED, FILES, Copies
 from .desk import Desk
+from .ends import Ends
 from .exchange import serve, tell
 from .luggage import receive
 from .ports import check_port, connected
 from .threads import apart, beside
-from .tidying import AGREED, FILES, Tidying
+from .tidying import Tidying
 from .watching import Watching
 
-_LOG = logging.getLogger(__name__)
 _FIRST_TIDY, _NEXT_TIDY = 60.0, 6 * 3600.0
 _JAIL = "bubblewrap"
 """What shows folders under the paths that they have on another machine."""
@@ -61,17 +54,12 @@ class There:
         self.over = asyncio.Event()
         self.agent = Agent(state, (), self)
         self._store = Store(state / "images")
-        self._ends = state / "ends"
-        self._ends.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._runs: dict[SandboxId, dict[RunId, Fields]] = {}
-        self._known: dict[SandboxId, Fields] = {}
-        """What became of sandboxes that have ended."""
-        self._buried: dict[SandboxId, asyncio.Future[None]] = {}
+        self.ends = Ends(state)
+        self.copies = Copies(state)
         self._sockets: set[asyncio.Task[None]] = set()
         self._transfers = 0
         self._visits: list[str] = []
         self._opening: dict[SandboxId, tuple[str, asyncio.Task[Any]]] = {}
-        self._giving = threading.Lock()
         self.watching = Watching(self.agent.stop, lambda: self.agent.living, lambda: self.leave(""))
         self.watching.terms = terms.kept(state)
         self._leaving: str | None = None
@@ -82,20 +70,12 @@ class There:
     def sandbox_changed(self, sandbox: SandboxId, state: str, facts: Fields) -> None:
         """Keep the end of a sandbox until its backend has heard of it, and end one that is not used."""
         self.watching.sandbox_changed(sandbox, state, facts)
-        if state != SandboxState.ENDED.value:
-            return
-        self._known[sandbox] = {"state": state, "facts": facts, "runs": self._runs.setdefault(sandbox, {})}
-        self._write_end(sandbox)
+        if state == SandboxState.ENDED.value:
+            self.ends.ended(sandbox, facts)
 
     def run_changed(self, sandbox: SandboxId, run: RunId, state: str, facts: Fields) -> None:
         """Keep what became of a run."""
-        self._runs.setdefault(sandbox, {})[run] = {"state": state, "facts": facts}
-        if sandbox in self._known:  # it ended with its sandbox
-            self._write_end(sandbox)
-
-    def _write_end(self, sandbox: SandboxId) -> None:
-        with contextlib.suppress(OSError):  # a full disk: it is told from memory while this process lives
-            write_whole(self._ends / f"{sandbox}.json", json.dumps(self._known[sandbox]))
+        self.ends.run_changed(sandbox, run, state, facts)
 
     def recorded(self, record: Record) -> None:
         """Nothing is followed from here."""
@@ -105,7 +85,7 @@ class There:
         pause = _FIRST_TIDY
         while True:
             await asyncio.sleep(pause)
-            await apart(lambda: Tidying(self._state, self._giving).run(self.watching.terms))
+            await apart(lambda: Tidying(self._state, self.copies.giving).run(self.watching.terms))
             pause = _NEXT_TIDY
 
     # ---- who is there
@@ -164,8 +144,7 @@ class There:
     def _folder(self, backend: str, sandbox: str, run: str) -> socket.socket:
         """Return what leads to one exchange of a sandbox's folder, or, with a run, to a look at it when that has ended."""
         directory = self._owned(backend, SandboxId(sandbox))
-        place = self._folder_of(directory)
-        os.utime(place)
+        place = self.copies.used(directory)
         if not run:
             return self._in_thread(lambda sock: serve(place / FILES, place / AGREED, sock))
         return self._in_thread(lambda sock: tell(place / FILES, place / AGREED, sock), lambda: _over(directory, RunId(run)))
@@ -175,19 +154,6 @@ class There:
         if not sandbox.isalnum() or Order.load(directory).facts.get("backend") != backend:
             raise Refused(f"there is no sandbox {sandbox} here", reason="no-such-sandbox")
         return directory
-
-    def with_folder(self, backend: str, spec: SandboxSpec, fitting: Fitting) -> Fitting:
-        """Return the fitting with a place for the notebook's folder, which all sandboxes of it share."""
-        folder, _ = shared_folder(spec, self._state)
-        if folder is None:
-            return fitting
-        place = (
-            self._state / "folders" / hashlib.sha256(f"{backend} {folder}".encode("utf-8", "surrogateescape")).hexdigest()[:32]
-        )
-        with self._giving:
-            (place / FILES).mkdir(mode=0o700, parents=True, exist_ok=True)
-            os.utime(place)  # so that nobody takes it for one that is not used any more
-        return replace(fitting, places=(*fitting.places, (folder, str(place / FILES))))
 
     def facts_of(self, sandbox: SandboxId) -> Fields:
         """Return what is known of a sandbox that was just opened."""
@@ -200,14 +166,6 @@ class There:
             self._owned(backend, sandbox)
         except (OSError, ValueError):
             raise Refused(f"there is no sandbox {sandbox} here", reason="no-such-sandbox") from None
-
-    def _folder_of(self, directory: Path) -> Path:
-        """Return the place of the notebook's folder of a sandbox. Raises Refused if it has none."""
-        order = Order.load(directory)
-        for source, target, _ in order.mounts:
-            if target == order.folder and Path(source).name == FILES:
-                return Path(source).parent
-        raise Refused("the notebook's folder is not there", reason="no-folder")
 
     def _in_loop(self, desk: Desk) -> socket.socket:
         theirs, ours = socket.socketpair()
@@ -259,14 +217,7 @@ class There:
         await self.agent.buried(sandbox)
         if self.agent.has(sandbox):
             return {}
-        if sandbox in self._known:
-            return self._known[sandbox]
-        try:
-            known: Fields = json.loads((self._ends / f"{sandbox}.json").read_text())
-        except (OSError, ValueError):
-            text = "the machine knows nothing of this sandbox any more"
-            known = {"state": SandboxState.ENDED.value, "facts": {"reason": EndReason.CRASHED.value, "message": text}, "runs": {}}
-        return known
+        return self.ends.of(sandbox)
 
     @contextlib.contextmanager
     def opening(self, backend: str, sandbox: SandboxId) -> Iterator[None]:
@@ -289,13 +240,6 @@ class There:
             return
         self.require_owned(backend, sandbox)
         await self.agent.stop(sandbox, reason)
-
-    def forget(self, sandbox: SandboxId) -> None:
-        """Forget an end that the backend has heard of."""
-        if sandbox.isalnum():
-            (self._ends / f"{sandbox}.json").unlink(missing_ok=True)
-            self._runs.pop(sandbox, None)
-            self._known.pop(sandbox, None)
 
     def lacking(self, trees: list[str]) -> list[str]:
         """Return which trees are not real here; those that are become young, so that no collection takes them now."""

@@ -25,11 +25,11 @@ from ..order import RUNS, SOCKET, Order
 from ..recovery import last_state
 from ..runs import LOG_NAME
 from ..single import serves
+from . import copies, ends
+from .copies import AGREED, FILES, TOKEN
 from .terms import Terms
 from .versions import state_of
 
-FILES, AGREED, TOKEN = "files", "agreed", "token"
-"""Names in the place of a notebook's folder."""
 _UNHEARD = 30 * 24 * 3600.0
 """Seconds for which is kept what its backend may not have: ends of sandboxes, their runs, files that a cell has written."""
 _GONE = ".gone"
@@ -55,7 +55,7 @@ class Tidying:
     def _runs(self, terms: Terms) -> None:
         runs = self._state / "runs"
         living = {run for directory in self._sandboxes() for run in _lines(directory / RUNS)}
-        unheard = {run for end in (self._state / "ends").glob("*.json") for run in _runs_of(end)}
+        unheard = {run for end in (self._state / ends.FOLDER).glob("*.json") for run in _runs_of(end)}
         for folder in runs.glob("*"):
             if folder.name in unheard or _age(folder, folder / LOG_NAME) <= terms.runs:
                 continue
@@ -63,18 +63,18 @@ class Tidying:
                 shutil.rmtree(folder, ignore_errors=True)
 
     def _ends(self, _: Terms) -> None:
-        for path in (self._state / "ends").glob("*"):
+        for path in (self._state / ends.FOLDER).glob("*"):
             if _age(path) > _UNHEARD:
                 path.unlink(missing_ok=True)
 
     def _folders(self, terms: Terms) -> None:
         used = {source for directory in self._sandboxes() for source in _sources(directory)}
-        for place in (self._state / "folders").glob("*"):
+        for place in (self._state / copies.FOLDER).glob("*"):
             limit = terms.runs if _all_home(place) else _UNHEARD
             with self._opening:
                 if str(place / FILES) not in used and _age(place, place / AGREED / TOKEN) > limit:
                     place.rename(place.with_name(f"{place.name}{_GONE}"))
-        for left in (self._state / "folders").glob(f"*{_GONE}"):
+        for left in (self._state / copies.FOLDER).glob(f"*{_GONE}"):
             shutil.rmtree(left, ignore_errors=True)
 
     def _images(self, terms: Terms) -> None:
@@ -112,7 +112,7 @@ def sizes(place: Path) -> dict[str, int]:
     """Return what of ours a machine keeps, in bytes, by kind; what several share counts once."""
     found: dict[str, int] = {}
     for state in place.glob("state-*"):
-        for kind, folder in (("runs", "runs"), ("folders", "folders"), ("caches", "caches"), ("images", "images/objects")):
+        for kind, folder in (("runs", "runs"), ("folders", copies.FOLDER), ("caches", "caches"), ("images", "images/objects")):
             found[kind] = found.get(kind, 0) + _size(state / folder)
     return found | {"programs": _size(place / "pythons") + _size(place / "bundles")}
 
