@@ -28,8 +28,6 @@ from .pastruns import send_past
 from .ports import Ports
 from .relay import Relay
 
-_OURS = frozenset({"id", "kernel", "session", "identity", "spec", "on", "pool", "leaving", "used"})
-"""What the backend says of a sandbox, and no machine."""
 _PATIENCE = 2.0
 """Seconds to wait for what is being heard of a machine."""
 REACH = 20.0
@@ -161,9 +159,6 @@ class Sandboxes(Hearing):
         except BackendError:
             return  # it has ended already, and `_lost` asks how
         self._tell(sandbox, known)
-
-    def _heard_sandbox(self, sandbox: SandboxId, state: str, facts: Fields) -> None:
-        super()._heard_sandbox(sandbox, state, {name: value for name, value in facts.items() if name not in _OURS})
 
     def _heard(self, sandbox: SandboxId, message: Message) -> None:
         if isinstance(message, Record):

@@ -1,6 +1,6 @@
 """What both sides of an exchange do around it: open the folder, look at it, keep its digests, tell the other side of a failure.
 
-Law: used by exchange.py and serving.py alone.
+Law: decides nothing; used by home.py, serving.py and resting.py alone.
 """
 
 from __future__ import annotations

@@ -53,13 +53,18 @@ def dial(hop: Hop) -> socket.socket:
     except (socket.gaierror, UnicodeError) as error:
         raise _unknown(hop, error) from error
     except TimeoutError as error:
-        text = f"{hop.place} did not answer within {hop.patience:g} s; see whether it is up and can be reached from here"
-        raise Unavailable(text, reason="unreachable") from error
+        raise silent(hop) from error
     except OSError as error:
         text = f"{hop.place} cannot be reached: {error.strerror or error}; see whether sshd runs there"
         raise Unavailable(text, reason="unreachable") from error
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return sock
+
+
+def silent(hop: Hop) -> Unavailable:
+    """Return what there is to say of a host that did not answer in time."""
+    text = f"{hop.place} did not answer within {hop.patience:g} s; see whether it is up and can be reached from here"
+    return Unavailable(text, reason="unreachable")
 
 
 def _unknown(hop: Hop, error: OSError | UnicodeError) -> Unavailable:

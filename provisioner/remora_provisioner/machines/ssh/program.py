@@ -19,10 +19,10 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterator, Sequence
 
-from remora.errors import Unavailable
 from remora.settings import SSH
 
 from . import hostkeys
+from .dialling import silent
 from .route import Hop
 
 _PLAIN = re.compile(r"[A-Za-z0-9_./:@+,~-]+", re.ASCII)
@@ -49,9 +49,7 @@ def start(hops: Sequence[Hop], command: str, sock: socket.socket, has_key: Calla
     if program.started():
         return program
     if program.late:
-        place, patience = hops[0].place, hops[0].patience
-        text = f"{place} did not answer within {patience:g} s; see whether it is up and can be reached from here"
-        raise Unavailable(text, reason="unreachable")
+        raise silent(hops[0])
     return None
 
 

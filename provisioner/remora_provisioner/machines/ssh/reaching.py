@@ -1,6 +1,6 @@
 """Reach a machine by SSH: start a command there, and get a socket that is the command's input and output.
 
-Law: the connection lives in a process of its own (`ssh.py`), so that its threads and its arithmetic disturb nobody here, and
+Law: the connection lives in a process of its own (`__main__.py`), so that its threads and its arithmetic disturb nobody here, and
 either of the two may be killed: the other notices at once. Nothing here imports paramiko, and no secret is on a command line.
 """
 
