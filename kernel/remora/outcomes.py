@@ -73,7 +73,7 @@ def cell_failure(result: Record, namespace: Fields) -> BaseException | None:
     """Return what a failed cell raises here: the user's own exception, shown as it was rendered there, or why it was ended."""
     error = _raised(result, namespace)
     if error is not None and not result.content.get("ended"):
-        _show_traceback(error, result.content["error"]["traceback"])
+        show_traceback(error, result.content["error"]["traceback"])
     return error
 
 
@@ -87,11 +87,11 @@ def _raised(result: Record, namespace: Fields) -> BaseException | None:
     if error is None:
         kind = type(about["ename"], (RemoteError,), {"__module__": "remora"})
         error = kind(about["evalue"], ename=about["ename"], evalue=about["evalue"])
-        _show_traceback(error, about["traceback"])
+        show_traceback(error, about["traceback"])
     return error
 
 
-def _show_traceback(error: BaseException, lines: list[str]) -> None:
+def show_traceback(error: BaseException, lines: list[str]) -> None:
     """Have IPython show these lines as an exception's traceback; a type that takes no attributes gets its own."""
     with contextlib.suppress(TypeError):
         vars(error)["_render_traceback_"] = lambda: list(lines)  # the hook for a ready-made traceback

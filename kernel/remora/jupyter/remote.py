@@ -14,6 +14,7 @@ from typing import Any
 from .. import client as clients
 from .. import specs
 from ..errors import OptionError, RemoraError, RemoteError, RunEnded
+from ..outcomes import show_traceback
 from ..resources import device_name
 from ..states import EndReason
 from ..sync.names import analyse
@@ -215,8 +216,7 @@ def _final(error: BaseException) -> tuple[Final, str]:
 def _shorten(error: BaseException) -> None:
     """Say in one line that a cell was stopped while it waited: how we wait is nobody's business."""
     if type(error) is KeyboardInterrupt and not hasattr(error, "_render_traceback_"):
-        lines = ["KeyboardInterrupt: stopped before anything of the cell had run"]
-        vars(error)["_render_traceback_"] = lambda: lines
+        show_traceback(error, ["KeyboardInterrupt: stopped before anything of the cell had run"])
 
 
 def _sign(error: BaseException, line: str) -> None:
@@ -227,8 +227,7 @@ def _sign(error: BaseException, line: str) -> None:
     render = getattr(error, "_render_traceback_", None)
     if render is None or (isinstance(error, RemoraError) and not isinstance(error, (RunEnded, RemoteError))):
         return
-    lines = [*render(), line]
-    error._render_traceback_ = lambda: lines  # type: ignore[attr-defined]  # IPython's own hook for a ready-made traceback
+    show_traceback(error, [*render(), line])
 
 
 def _first_line(cell: str) -> str:
