@@ -20,6 +20,7 @@ from . import steps as s
 from .elsewhere import imports_elsewhere
 from .files import state_of
 from .mirror import Mirror, guest_file, roots_here
+from .reading import requirements_of, source_of, text_of
 
 FORMAT = "1"
 """Part of every key: raised when the same recipe is to be built differently."""
@@ -59,7 +60,7 @@ class Image:
     def from_dockerfile(cls, path: str | Path, context: str | Path | None = None) -> Image:
         """Begin with what a Dockerfile makes; files are copied from `context`, by default the file's folder."""
         file = Path(path).absolute()
-        return cls(s.DockerfileBase(_text(file), str(Path(context).absolute() if context else file.parent)))
+        return cls(s.DockerfileBase(text_of(file), str(Path(context).absolute() if context else file.parent)))
 
     @classmethod
     def from_name(cls, name: str) -> Image:
@@ -88,13 +89,13 @@ class Image:
 
     def pip_install_from_requirements(self, requirements_txt: str | Path, **options: Any) -> Image:
         """Add the packages of a requirements file, with the digests that it gives; options are those of `pip_install`."""
-        return self.pip_install(_requirements(Path(requirements_txt)), **options)
+        return self.pip_install(requirements_of(Path(requirements_txt)), **options)
 
     def pip_install_from_pyproject(self, pyproject_toml: str | Path, optional_dependencies: Words = (), **options: Any) -> Image:
         """Add the dependencies that a pyproject.toml names, with those of these extras; the project itself is not installed."""
         path = Path(pyproject_toml)
         try:
-            project = tomllib.loads(_text(path)).get("project", {})
+            project = tomllib.loads(text_of(path)).get("project", {})
             extras = project.get("optional-dependencies", {})
             wanted = [*project.get("dependencies", []), *(r for name in _words([optional_dependencies]) for r in extras[name])]
         except tomllib.TOMLDecodeError as error:
@@ -117,8 +118,8 @@ class Image:
         lock = folder / "uv.lock"
         if frozen and not lock.exists():
             raise InputError(f"{lock} is missing; make it with `uv lock`, or write frozen=False")
-        text = _text(lock) if lock.exists() else ""
-        step = s.UvSync(_text(folder / "pyproject.toml"), text, _words([groups]), _words([extras]), frozen, _force(force_build))
+        text = text_of(lock) if lock.exists() else ""
+        step = s.UvSync(text_of(folder / "pyproject.toml"), text, _words([groups]), _words([extras]), frozen, _force(force_build))
         return self._with(step)
 
     # -- the system
@@ -172,7 +173,7 @@ class Image:
         """Add modules and packages that can be imported here, so that they can be imported there."""
         image = self
         for module in modules:
-            image = image._add_local(_source(module), "", copy, _words([ignore]))
+            image = image._add_local(source_of(module), "", copy, _words([ignore]))
         return image
 
     def _add_local(self, source: Path, target: str, copy: bool, ignore: tuple[str, ...]) -> Image:
@@ -303,40 +304,3 @@ def _words(given: Iterable[object]) -> tuple[str, ...]:
 
 def _force(force_build: bool) -> str:
     return os.urandom(8).hex() if force_build else ""
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
-
-
-def _requirements(path: Path) -> list[str]:
-    """Return the requirements of a file; nested files are read, options other than -r are refused."""
-    found: list[str] = []
-    for line in _text(path).replace("\\\n", " ").splitlines():
-        text = line.split(" #")[0].strip()
-        if not text or text.startswith("#"):
-            continue
-        option, _, value = text.partition(" ")
-        if option in ("-r", "--requirement"):
-            found += _requirements(path.parent / value.strip())
-        elif text.startswith("-"):
-            raise InputError(f"{path}: the line {text!r} cannot be used; give pip_install the option (index_url=, find_links=)")
-        else:
-            found.append(text)
-    return found
-
-
-def _source(module: str) -> Path:
-    from importlib.util import find_spec
-
-    try:
-        spec = find_spec(module)
-    except (ImportError, ValueError):
-        spec = None
-    if spec is None or spec.origin is None:
-        raise InputError(f"the module {module!r} cannot be imported here, so its source cannot be added")
-    origin = Path(os.path.realpath(spec.origin))
-    return origin.parent if origin.name == "__init__.py" else origin
