@@ -22,9 +22,10 @@ from ..states import ENDED, RunState
 from ..wire import Fields, Record, RunId
 from . import variables
 from .cells import INTERRUPT, interrupts_into
-from .progress import Final, Progress
+from .progress import Progress
 from .relay import Relay
 from .sessions import Session
+from .statusline import Final
 from .variables import Cargo, Delivery
 
 ABSENT = object()

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import settings
 from ..wire import Buffer, Fields
-from .progress import Comms
+from .cancelling import Comms
 
 if TYPE_CHECKING:
     from .remote import Remote

@@ -16,9 +16,9 @@ from ipykernel.iostream import OutStream
 from ipykernel.ipkernel import IPythonKernel
 
 from ..wire import Buffer, Fields
+from .cancelling import Comms
 from .front import CommHandler, Front, PlainFront
 from .listening import listener
-from .progress import Comms
 from .remote import Remote
 
 

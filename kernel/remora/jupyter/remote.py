@@ -20,14 +20,16 @@ from ..states import EndReason
 from ..sync.names import analyse
 from ..wire import Fields, RunId
 from . import commands, header, options, variables
+from .cancelling import CancelButton, cancel_widget
 from .cells import CellRun
 from .detached import ABSENT, Background, DetachedRun, attach
 from .front import Front
 from .kept import Kept, default_here
 from .options import CellOptions
-from .progress import Bundle, CancelButton, Final, Progress, StatusLine, cancel_widget, text
+from .progress import Progress
 from .relay import Relay
 from .sessions import Session, Sessions
+from .statusline import Bundle, Final, StatusLine, text
 from .variables import Cargo
 
 _NAME = 60

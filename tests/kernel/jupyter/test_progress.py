@@ -9,19 +9,9 @@ import ipywidgets
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from remora.jupyter.progress import (
-    MUCH,
-    CancelButton,
-    Final,
-    Progress,
-    StatusLine,
-    cancel_widget,
-    earns,
-    figures,
-    html,
-    render,
-    text,
-)
+from remora.jupyter.cancelling import CancelButton, cancel_widget
+from remora.jupyter.progress import MUCH, Progress, earns
+from remora.jupyter.statusline import Final, StatusLine, figures, html, render, text
 
 
 class Screen:
