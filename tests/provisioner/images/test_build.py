@@ -176,6 +176,13 @@ def test_what_is_not_whole_is_not_found(root: Path, wheels: Path) -> None:
     assert build(image, root, quiet) == find(image, root)
 
 
+def test_a_bare_python_is_ours_if_it_can_be(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of several Pythons of that version the one is taken on which Remora stands: the system's could not go to other machines."""
+    monkeypatch.setenv("UV_PYTHON_PREFERENCE", "only-system")
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    assert build(BARE, root, quiet).python == os.path.realpath(sys.executable)
+
+
 def test_what_cannot_be_resolved_says_so_in_uvs_words(root: Path, wheels: Path) -> None:
     """The error has the step, its key and the end of the log; the log stays, the store is clean, and steps below are kept."""
     image = pip(pip(BARE, wheels, "lower"), wheels, "no-such-package")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from pathlib import Path
 
 from remora.errors import ImageFailed
@@ -49,9 +50,13 @@ def find_or_install(work: Work, version: str, *, portable: bool = False) -> str:
 
 
 def _search() -> str:
-    """Return a search path with the Pythons that pyenv has installed, and without its shims, at which uv gives up."""
+    """Return a search path with our own Python first, then also those that pyenv has installed; its shims make uv give up.
+
+    What goes to other machines with the kernel's packages can go there without them; the system's Python cannot.
+    """
     pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
-    own = [folder for folder in os.environ.get("PATH", os.defpath).split(os.pathsep) if Path(folder) != pyenv / "shims"]
+    own = [str(Path(sys.base_prefix) / "bin")]
+    own += [folder for folder in os.environ.get("PATH", os.defpath).split(os.pathsep) if Path(folder) != pyenv / "shims"]
     with contextlib.suppress(OSError):  # another user's, named by an environment that was taken over
         own += [str(folder) for folder in sorted(pyenv.glob("versions/*/bin"), reverse=True)]
     return os.pathsep.join(own)
