@@ -181,8 +181,11 @@ class CallDesk:
             self._end(run, RunEnded(f"the call could not be handed over: {error}", reason=EndReason.SANDBOX_FAILED.value))
 
     def _fail(self, run: RunId) -> None:
-        reasons = [str(f["message"]) for f in reversed(self._fleet.sandboxes.values()) if f.get("pool") and f.get("message")]
-        self._end(run, RunEnded(reasons[0] if reasons else "no sandbox could be started", reason=EndReason.SANDBOX_FAILED.value))
+        ended = [facts for facts in reversed(self._fleet.sandboxes.values()) if facts.get("pool") and facts.get("message")]
+        last = ended[0] if ended else {"message": "no sandbox could be started"}
+        stopped = last.get("reason") == EndReason.STOPPED.value  # while it was being opened
+        reason = EndReason.STOPPED if stopped else EndReason.SANDBOX_FAILED
+        self._end(run, RunEnded(str(last["message"]), reason=reason.value))
 
     def _end(self, run: RunId, error: RunEnded) -> None:
         state, facts = recovery.finish(self._runs, run, error)

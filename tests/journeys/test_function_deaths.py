@@ -77,12 +77,14 @@ def test_two_handles_of_one_run():
 
 
 def test_stop_ends_what_waits():
-    """Ending everything ends a call that somebody waits for, with its reason; the next call starts it all again."""
+    """Ending everything ends calls that somebody waits for, begun or not, with its reason; the next call starts it all again."""
     run = nap.spawn(60)
     with pytest.raises(TimeoutError):
         run.get(timeout=0.5)
+    opening = remora.function(cpu=0.5)(time.sleep).spawn(60)  # its sandbox is another one
     subprocess.run([sys.executable, "-c", STOP], check=True, timeout=60)
-    with pytest.raises(remora.RunEnded) as ended:
-        run.get(timeout=60)
-    assert ended.value.reason == "stopped"
+    for one in (run, opening):
+        with pytest.raises(remora.RunEnded) as ended:
+            one.get(timeout=60)
+        assert ended.value.reason == "stopped"
     assert nap.remote(0) == 0
