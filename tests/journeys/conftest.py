@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import inspect
 import os
 import shutil
 import subprocess
@@ -29,8 +30,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items if config.getoption("elsewhere") else ():
         if item.path.parent == Path(__file__).parent:
             item.add_marker(needs.hosts)
-            if reason := differences.why(item.path.name, item.name):
+            if reason := differences.why(_files(item), item.name):
                 item.add_marker(pytest.mark.skip(reason=f"differs elsewhere: {reason}"))
+
+
+def _files(item: pytest.Item) -> list[str]:
+    """Return the names of the files that have a test: some are written in one, and run in another, too."""
+    written = inspect.getsourcefile(item.function) if isinstance(item, pytest.Function) else None
+    return list(dict.fromkeys([item.path.name, Path(written or item.path).name]))
 
 
 @pytest.fixture(scope="session", autouse=True)

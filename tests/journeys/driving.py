@@ -32,6 +32,7 @@ from remora.wire import PROTOCOL
 Message = dict[str, Any]
 DEADLINE = 60.0  # seconds, for anything at all
 KERNELSPEC = Path(remora.__file__).parents[1] / "kernelspec"
+_FILES = re.compile(r"^Remora: \d+ files? (sent|fetched) .*\n", re.MULTILINE)
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 STOP = (
     "from remora.client import client; from remora.wire import StopSandboxes\n"
@@ -70,6 +71,11 @@ class Ran:
     def stderr(self) -> str:
         """What came on stderr."""
         return self.text("stderr")
+
+    @property
+    def remarks(self) -> str:
+        """What came on stderr, but for what is said where files go to another machine and come home."""
+        return _FILES.sub("", self.stderr)
 
     @property
     def result(self) -> str:
@@ -251,17 +257,18 @@ class Place:
         self._before = leaks.take(self.root.parent)
         self._log = (self.root / "kernel.log").open("ab")
         if self.packed:
-            _copy_packed(self.packed, self._backend)
+            _copy_packed(self.packed, self.backend)
         self.add_kernel("remora", sys.executable, json.loads((KERNELSPEC / "kernel.json").read_text()))
         self.add_kernel("plain", sys.executable)
 
     def keep_packed(self) -> None:
         """Let the next place's backend know what this one's knows of files that go to other machines."""
         if self.packed:
-            _copy_packed(self._backend, self.packed)
+            _copy_packed(self.backend, self.packed)
 
     @property
-    def _backend(self) -> Path:
+    def backend(self) -> Path:
+        """The folder of the backend that kernels here start."""
         return self.state / f"backend-{PROTOCOL}"
 
     def add_kernel(self, name: str, python: str, spec: Message | None = None) -> None:

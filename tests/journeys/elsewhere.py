@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from journeys.calling import warm_up
 from journeys.driving import DEADLINE, Message, Notebook, Place
 from provisioner.hosts import Host
 from remora.jupyter.kept import NAMED
+from remora.wire import PROTOCOL
 
 ON = "on=box"
 _there: dict[str, Any] = {}
@@ -25,6 +27,7 @@ _there: dict[str, Any] = {}
 @contextlib.contextmanager
 def everything() -> Iterator[None]:
     """Have the remote cells of all kernels started meanwhile run on a host: the metadata of their notebook says so."""
+    warm_up()
     home = Path(tempfile.mkdtemp(prefix="home-"))
     with Host(name="box") as host, pytest.MonkeyPatch.context() as patch:
         (home / ".ssh").mkdir(mode=0o700)
@@ -35,7 +38,7 @@ def everything() -> Iterator[None]:
         patch.setenv("HOME", str(home))
         patch.setenv(NAMED, str(home / "default.ipynb"))
         with contextlib.closing(Place()) as place:  # no test waits for what is brought once, or is blamed for the agent there
-            assert place.start().remote("pass", timeout=300).ok
+            assert (ran := place.start().remote("pass", timeout=300)).ok, ran.error
             place.keep_packed()
             yield
     shutil.rmtree(home)
@@ -51,6 +54,19 @@ def host() -> Iterator[Host]:
 def machine() -> str:
     """Return what the machine of remote cells is called."""
     return "box" if _there else "here"
+
+
+def kept(place: Place) -> Path:
+    """Return the folder that has sandboxes and run logs of a place's remote cells; there, those of other places, too."""
+    return _there["host"].home_path / f".local/share/remora/agent/state-{PROTOCOL}" if _there else place.backend
+
+
+def reached(place: Place) -> None:
+    """Have that host reached by a place's backend, so that no test is blamed for the connection."""
+    if _there:
+        notebook = place.start()
+        assert (ran := notebook.remote("pass")).ok, ran.error
+        place.end(notebook)
 
 
 def metadata() -> Message:

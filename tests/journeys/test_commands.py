@@ -13,6 +13,7 @@ import termios
 from collections.abc import Iterator
 
 import pytest
+from journeys import elsewhere
 from journeys.commands import GATE, Commands, Terminal, until
 from journeys.driving import DEADLINE, Place
 from remora_provisioner import runlog
@@ -40,6 +41,7 @@ def warm() -> Iterator[Place]:
     place = Place(REMORA_POOL_IDLE="0")
     try:
         Commands(place).run("ps")
+        elsewhere.reached(place)
         yield place
     finally:
         place.close()
@@ -94,7 +96,7 @@ class Screen(Terminal):
 
     def wait_prompt(self) -> None:
         """Read until the shell waits for a command."""
-        self.wait("# " if os.getuid() == 0 else "$ ")
+        self.wait("# " if os.getuid() == 0 and elsewhere.machine() == "here" else "$ ")
 
     def __enter__(self) -> Screen:
         """Wait for the prompt."""
@@ -231,7 +233,7 @@ def test_a_stopped_run_has_one_end_with_its_reason(warm: Place) -> None:
     commands.run("stop", facts["sandbox"])
     (facts,) = (one for one in json.loads(commands.run("runs", "--json").stdout) if one["id"] == run)
     assert (facts["state"], facts["reason"]) == ("ended", "stopped")
-    (log,) = warm.state.glob(f"backend-*/runs/{run}/log")
+    log = elsewhere.kept(warm) / "runs" / run / "log"
     assert [record.type for record, _ in runlog.read(log)].count("result") == 1
 
 

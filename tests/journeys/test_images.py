@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import remora
+from journeys import elsewhere
 from journeys.calling import backend, calling
 from journeys.commands import Commands, until
 from journeys.driving import Place
@@ -38,6 +39,7 @@ def warm(wheels: Path) -> Iterator[Place]:
     """Give the file's tests a place whose backend runs, with a folder as its index."""
     with calling(UV_OFFLINE="1", UV_FIND_LINKS=str(wheels)) as place:
         backend()
+        elsewhere.reached(place)
         yield place
 
 

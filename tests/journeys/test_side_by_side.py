@@ -10,26 +10,32 @@ from pathlib import Path
 import nbformat
 import remora
 from journeys.driving import DEADLINE, STOP, Notebook, Place
+from journeys.elsewhere import kept
 from remora.wire import PROTOCOL
 
 SOURCES = Path(remora.__file__).parents[2]
 
 
+def _sandboxes(place: Place) -> set[Path]:
+    return set((kept(place) / "sandboxes").iterdir())
+
+
 def test_two_kernels_have_separate_sessions(place: Place, notebook: Notebook) -> None:
     """What one notebook's session holds is not in the other's, though both are called main."""
+    before = _sandboxes(place)
     other = place.start(folder=notebook.folder)
     assert notebook.remote("mine = 1").ok
     assert "NameError" in other.remote("print(mine)").error
-    assert len(list((place.state / f"backend-{PROTOCOL}" / "sandboxes").iterdir())) == 2
+    assert len(_sandboxes(place) - before) == 1
     place.end(other)
 
 
 def test_a_kernel_that_ends_takes_its_sandbox_along(place: Place, notebook: Notebook) -> None:
     """When a kernel is shut down for good, its sandbox ends."""
-    before = set((place.state / f"backend-{PROTOCOL}" / "sandboxes").iterdir())
+    before = _sandboxes(place)
     other = place.start()
     assert other.remote("1").ok
-    (its,) = set((place.state / f"backend-{PROTOCOL}" / "sandboxes").iterdir()) - before
+    (its,) = _sandboxes(place) - before
     gone = _wait_gone(its, lambda: place.end(other))
     assert gone
 
@@ -68,7 +74,7 @@ def test_headless_notebook_beside_a_kernel(place: Place, notebook: Notebook) -> 
     assert "KeyboardInterrupt" in ran.error
 
 
-def test_two_versions_side_by_side(place: Place, notebook: Notebook) -> None:
+def test_two_versions_side_by_side(place: Place, notebook: Notebook, small_environment: str) -> None:
     """A version that speaks another protocol has a backend of its own beside the first, in the same state directory."""
     tree = place.root / "other-version"
     for part in ("kernel/remora", "provisioner/remora_provisioner", "backend/remora_backend"):
@@ -78,7 +84,9 @@ def test_two_versions_side_by_side(place: Place, notebook: Notebook) -> None:
     wire.write_text(text.replace(f"PROTOCOL = {PROTOCOL}\n", "PROTOCOL = 900\n"))
     assert wire.read_text() != text
     paths = ":".join(str(tree / part) for part in ("kernel", "provisioner", "backend"))
-    other = place.start(PYTHONPATH=paths)
+    place.add_kernel("other", small_environment)
+    other = place.start("other", PYTHONPATH=paths)
+    assert other.run("%load_ext remora").ok
     assert other.run("import remora.wire; remora.wire.PROTOCOL").result == "900"
     ran = other.remote("print('newer')")
     assert ran.stdout == "newer\n", ran.error
