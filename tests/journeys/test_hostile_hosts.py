@@ -47,6 +47,7 @@ Match LocalPort 2203
 Match LocalPort 2204
   MaxSessions 1
 """
+_VERY_MANY = 100_000
 _REASON = re.compile(r"\[([a-z-]+)\]")
 
 
@@ -191,6 +192,7 @@ def visits(place: Place, world: World) -> tuple[Notebook, Visits]:
         world.bare.link.shape(rate_mbit=30)
         stopped = _on(notebook, "bare", on=_when("", notebook.interrupt, "sending"))
         world.bare.link.shape()
+        world.bare.remount("/home", "ro,noexec")
         bare = _on(notebook, "bare", "open('made', 'w').write('there')\nopen('made').read()")
     one = _on(notebook, "one", "found = 1\nfound")
     wrong = _on(notebook, "locked", answers=["a", "b", "c"])
@@ -304,7 +306,7 @@ def test_a_disk_that_fills_up_during_the_first_transfer(seen: Visits):
 
 
 def test_a_bare_and_cramped_host(seen: Visits, notebook: Notebook):
-    """No tar, no gzip, a home where nothing is executed, a full /tmp, another user id: all goes as anywhere else."""
+    """No tar, no gzip, a home that executes nothing and then takes nothing, a full /tmp, another user: all is as usual."""
     assert seen.bare.result == "'there'", seen.bare.reply
     assert (notebook.folder / "made").read_text() == "there"
     assert "nothing may be executed there" in seen.checked
@@ -382,6 +384,31 @@ def test_files_that_are_odd(notebook: Notebook):
     assert not os.path.lexists(folder / "evil")
     for name in ("outside", "huge.bin"):
         (folder / name).unlink()
+
+
+def test_a_folder_of_very_many_files(notebook: Notebook):
+    """100,000 files are all there for a cell that reads ten of them and changes one; the next cell sends none again."""
+    folder, before = Path(tempfile.mkdtemp(dir=notebook.folder.parent)), notebook.folder
+    for number in range(_VERY_MANY):
+        if number % 1000 == 0:
+            part = folder / f"part{number // 1000}"
+            part.mkdir()
+        (part / f"file{number}").write_bytes(b"%d" % number)
+    notebook.run(f"%cd -q {folder}")
+    code = (
+        "import os\nnames = [f'part{n}/file{n * 1000 + 7}' for n in range(0, 100, 10)]\n"
+        "open(names[-1], 'a').write(' there')\n"
+        "' '.join(open(name).read() for name in names), sum(len(f) for _, _, f in os.walk('.'))"
+    )
+    try:
+        ran = notebook.remote(code, "on=box session=many")
+        told = "7 10007 20007 30007 40007 50007 60007 70007 80007 90007 there"
+        assert ran.result == repr((told, _VERY_MANY)), ran.reply
+        assert (folder / "part90/file90007").read_text() == "90007 there"
+    finally:
+        notebook.run("%remote stop many")
+        notebook.run(f"%cd -q {before}")
+        shutil.rmtree(folder)
 
 
 def test_a_folder_that_is_removed_during_a_cell(notebook: Notebook, place: Place):
