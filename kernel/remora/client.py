@@ -38,7 +38,9 @@ from .wire import (
 
 T = TypeVar("T")
 _AGAIN = 0.2
-"""Seconds until it is asked again for the end of a run that nobody has heard of yet."""
+"""Seconds until it is asked again for the end of a run that nobody has heard of yet, and at first for a machine out of reach."""
+_LATEST = 10.0
+"""Seconds between two tries to reach a machine on which a run goes on, in the end."""
 Sink = Callable[["Record | RemoraError"], None]
 """Gets a run's records, on the client's loop, and an error if the run is lost sight of; must not block."""
 
@@ -211,12 +213,18 @@ class Client:
 
     async def see_through(self, follow: Follow, via: Peer | None = None) -> None:
         """Go on with a follow wherever the run's log is, until its end; `via` is tried first."""
+        pause = _AGAIN
         with self._listening(follow):
             while not follow.ended:
-                await self._follow_once(follow, via)
+                if await self._follow_once(follow, via):
+                    pause = _AGAIN
+                else:
+                    await asyncio.sleep(pause)
+                    pause = min(2 * pause, _LATEST)
                 via = None
 
-    async def _follow_once(self, follow: Follow, via: Peer | None) -> None:
+    async def _follow_once(self, follow: Follow, via: Peer | None) -> bool:
+        """Follow a run until its end or that of the connection; False if the machine on which it goes on is out of reach."""
         facts: Fields = {}
         try:
             if via is None:
@@ -231,9 +239,10 @@ class Client:
         except Unavailable:  # a machine out of reach, on which the run goes on
             if RunState(facts.get("state", RunState.ENDED)) in ENDED:
                 raise
-            await asyncio.sleep(_AGAIN)
+            return False
         finally:
             self._leave(via)
+        return True
 
     def _leave(self, via: Peer | None) -> None:
         """Close a connection that was made to follow one run."""

@@ -124,5 +124,5 @@ def _make_environment(folder: Path, *packages: str) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     variables = os.environ | certificates()
     subprocess.run([uv_binary(), "venv", "-q", "--seed", "--python", sys.executable, folder], check=True, env=variables)
-    command = [uv_binary(), "pip", "install", "-q", "--python", folder / "bin" / "python", *packages]
+    command = [uv_binary(), "pip", "install", "-q", "--compile-bytecode", "--python", folder / "bin" / "python", *packages]
     subprocess.run(command, check=True, env=variables)

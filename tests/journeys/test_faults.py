@@ -135,8 +135,12 @@ def _wrong(sent: faults.Sent, seen: dict[str, str]) -> Iterator[str]:
         yield f"ended without a reason: {seen}"
     elif state == "lost" and reason != "no-such-run":
         yield f"lost sight of: {seen}"
-    elif state not in ("ended", "lost") and not (state == "failed" and seen.get("in_memory")):  # for want of room
+    elif state not in ("ended", "lost") and not (state == "failed" and _for_want_of_room(seen)):
         yield f"{state}: {seen}"
+
+
+def _for_want_of_room(seen: dict[str, str]) -> bool:
+    return bool(seen.get("in_memory")) or "No space left on device" in seen.get("message", "")
 
 
 def left(host: Host, place: Place) -> Iterator[str]:
