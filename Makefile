@@ -20,6 +20,9 @@ THERE := $(addprefix tests/journeys/test_,$(addsuffix .py,another_machine cell_b
 # What starts inside a sandbox may meet a Python older than ours.
 EVERYWHERE := $(addprefix kernel/remora/,errors.py frames.py wire.py guest sync)
 
+# With it, each of thousands of processes would compile all that it imports.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help demo test check bench docs clean
 .DEFAULT_GOAL := help
 

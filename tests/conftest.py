@@ -44,7 +44,6 @@ def pytest_configure(config: pytest.Config) -> None:
     home.mkdir(0o700)
     config.option.basetemp = str(session / ".t")  # short, for sockets lie below it
     tempfile.tempdir = str(session)
-    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # thousands of processes would each compile all that they import
     os.environ |= {
         leaks.MARK: str(session),
         "TMPDIR": str(session),

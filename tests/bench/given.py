@@ -48,7 +48,10 @@ def environment(place: Place, *wanted: str) -> str:
     """Return the Python of an environment with what is wanted and nothing else: all of it goes to the host."""
     folder = place.folder.parent / "environment"
     python = str(folder / "bin/python")
-    for words in (["venv", "--python", sys.executable, folder], ["pip", "install", "--python", python, *wanted]):
+    for words in (
+        ["venv", "--python", sys.executable, folder],
+        ["pip", "install", "--compile-bytecode", "--python", python, *wanted],
+    ):
         subprocess.run([uv.find_uv_bin(), "-q", *words], check=True)
     return python
 
