@@ -12,7 +12,7 @@ PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 TESTS ?=
 # Three files may run at once, since they wait more than they work, but for these: they have deadlines that a busy machine misses,
-# or look at all of the machine. The order of the folders is kept: it has the long ones first.
+# or look at all of the machine. The order of the files is kept: tests/conftest.py has the long ones first.
 SERIAL := tests/provisioner/test_jails.py \
 	$(addprefix tests/journeys/test_,$(addsuffix .py,conformance cell_behaviour interrupt deaths function_deaths side_by_side))
 # Journeys that are made once more, to another machine; only root can make one. All of them: TESTS="--elsewhere tests/journeys"

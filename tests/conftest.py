@@ -23,6 +23,7 @@ from remora import launch
 
 # Tests below these folders start processes, so each is held to leave none behind.
 _WATCHED = {"backend", "journeys", "provisioner"}
+_LONG = {"test_kinds.py", "test_lid.py", "test_corpus.py"}
 _HERE = Path(__file__).parent
 _SESSION = pytest.StashKey[Path]()
 _KEEP = pytest.StashKey[bool]()
@@ -75,6 +76,11 @@ def _remove_kept() -> None:
         with contextlib.suppress(FileNotFoundError):  # another session removes it at the same time
             if folder.stat().st_uid == os.getuid() and not Path("/proc", owner).exists():
                 shutil.rmtree(folder, ignore_errors=True)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let the files that take longest be begun first: at the end, one would run alone."""
+    items.sort(key=lambda item: item.path.name not in _LONG)
 
 
 @pytest.hookimpl(wrapper=True)
