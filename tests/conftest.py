@@ -65,9 +65,9 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """Remove the session's folder."""
-    if not config.stash.get(_KEEP, False):
-        shutil.rmtree(config.stash[_SESSION], ignore_errors=True)
+    """Have the session's folder removed, those of workers with it; what images leave takes a minute, so nobody waits for that."""
+    if not config.stash.get(_KEEP, False) and not hasattr(config, "workerinput"):
+        os.posix_spawnp("rm", ["rm", "-rf", "--", str(config.stash[_SESSION])], os.environ, setsid=True)
 
 
 def _remove_kept() -> None:

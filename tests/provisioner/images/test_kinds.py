@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import select
-import shutil
 import signal
 import socket
 import subprocess
@@ -60,7 +59,7 @@ def kind(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 @pytest.fixture(scope="module")
-def made(kind: Kind, tmp_path_factory: pytest.TempPathFactory, archives: Path) -> Iterator[Made]:
+def made(kind: Kind, tmp_path_factory: pytest.TempPathFactory, archives: Path) -> Made:
     """Make an image of each kind."""
     root = with_archives(tmp_path_factory.mktemp("images"), archives)
     if kind.lets_in:
@@ -70,8 +69,7 @@ def made(kind: Kind, tmp_path_factory: pytest.TempPathFactory, archives: Path) -
     assert said[0][-1] == said[1][-1]
     number = 0 if isinstance(kind, Base) else len(image.steps)
     makers = [one for one in said if any(line.get("step") == number and line.get("stage") != "wait" for line in one)]
-    yield Made(root, image, Built.from_dict(said[0][-1]["built"]), len(makers))
-    shutil.rmtree(root, ignore_errors=True)
+    return Made(root, image, Built.from_dict(said[0][-1]["built"]), len(makers))
 
 
 def with_archives(root: Path, archives: Path) -> Path:
