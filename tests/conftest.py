@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
-import shutil
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -65,9 +65,9 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """Have the session's folder removed, those of workers with it; what images leave takes a minute, so nobody waits for that."""
+    """Have the session's folder removed, those of workers with it."""
     if not config.stash.get(_KEEP, False) and not hasattr(config, "workerinput"):
-        os.posix_spawnp("rm", ["rm", "-rf", "--", str(config.stash[_SESSION])], os.environ, setsid=True)
+        _remove(config.stash[_SESSION])
 
 
 def _remove_kept() -> None:
@@ -75,7 +75,12 @@ def _remove_kept() -> None:
         owner = folder.name.split("-")[1]
         with contextlib.suppress(FileNotFoundError):  # another session removes it at the same time
             if folder.stat().st_uid == os.getuid() and not Path("/proc", owner).exists():
-                shutil.rmtree(folder, ignore_errors=True)
+                _remove(folder)
+
+
+def _remove(folder: Path) -> None:
+    """Have a folder removed; what images leave takes a minute, so nobody waits for that."""
+    subprocess.run(["sh", "-c", 'rm -rf -- "$1" 2>/dev/null &', "sh", folder], check=True, start_new_session=True)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
