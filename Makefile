@@ -16,9 +16,8 @@ TESTS ?=
 SERIAL := tests/provisioner/test_jails.py \
 	$(addprefix tests/journeys/test_,$(addsuffix .py,conformance cell_behaviour interrupt deaths function_deaths side_by_side))
 # Journeys that are made once more, to another machine; only root can make one. All of them: TESTS="--elsewhere tests/journeys"
+# They come before the serial ones, which are to be alone: what the first part leaves is removed meanwhile.
 THERE := $(addprefix tests/journeys/test_,$(addsuffix .py,another_machine cell_behaviour))
-# What these say, beside which the serial ones run.
-BESIDE := .pytest_cache/elsewhere.log
 # What starts inside a sandbox may meet a Python older than ours.
 EVERYWHERE := $(addprefix kernel/remora/,errors.py frames.py wire.py guest sync)
 
@@ -43,9 +42,8 @@ ifneq ($(TESTS),)
 	@$(PY) -m pytest $(TESTS)
 else
 	@$(PY) -m pytest -n 3 --dist loadfile --no-loadscope-reorder --durations=12 tests $(addprefix --ignore=,$(SERIAL) $(firstword $(THERE)))
-	@$(PY) -m pytest --durations=12 --elsewhere $(THERE) >$(BESIDE) 2>&1 & there=$$!; trap 'kill $$there' INT TERM; \
-	$(PY) -m pytest --durations=12 $(SERIAL); here=$$?; \
-	wait $$there; there=$$?; cat $(BESIDE); exit $$((here | there))
+	@$(PY) -m pytest --durations=12 --elsewhere $(THERE)
+	@$(PY) -m pytest --durations=12 $(SERIAL)
 endif
 
 check: $(STAMP) docs
