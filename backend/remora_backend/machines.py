@@ -64,10 +64,9 @@ class Machines:
             return await self.here.images.ask(op, args, opening.say)
         if about == "files" and op == "exchange":
             sandbox, machine = SandboxId(args["sandbox"]), self._of(str(args["sandbox"]))
-            run, whole = args.get("after"), bool(args.get("whole"))
             if not isinstance(machine, Elsewhere):
                 return {}
-            return plain(await machine.exchange(sandbox, run, opening, whole=whole))
+            return plain(await machine.exchange(sandbox, opening, whole=bool(args.get("whole"))))
         if about == "ports":
             return await self._ask_ports(op, SandboxId(str(args["sandbox"])), args)
         if about == "machines":

@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from concurrent.futures import Future
 from pathlib import Path
 
 from . import streams
 from .client import Client, Follow, Sink, Waiter
+from .doors import Door, Waiting
 from .errors import BackendError, Refused, RemoraError, RunEnded
 from .states import SandboxState
 from .streams import Peer
@@ -56,6 +56,7 @@ class Connection:
         self._watched: set[asyncio.Task[None]] = set()
         self.elsewhere = facts.get("on", "here") != "here"
         self._back: asyncio.Task[None] | None = None
+        self._door = Door((facts.get("endpoint") or {}).get("folder", ""))
         self._closed = False
 
     async def connect(self, patience: float = _PATIENCE) -> None:
@@ -198,29 +199,42 @@ class Connection:
                 if not self.elsewhere or not peer.gone.done() or self.ended or self._closed:
                     raise
 
+    def is_at_rest(self, waiting: Waiting) -> bool:
+        """Say whether the notebook's folder needs no exchange; from the cell's thread."""
+        if not self.elsewhere:
+            return True
+        with contextlib.suppress(OSError):
+            return self._door.ask() and self._door.answer(waiting)
+        return False
+
+    def expect_files(self, run: RunId) -> bool:
+        """Ask about the files that a run which is starting may make; say whether `files_are_home` will answer.
+
+        Asked along with the start, so that the answer comes with the run's end and not a round trip later.
+        """
+        return self.elsewhere and self._door.ask(run)
+
+    def files_are_home(self, waiting: Waiting) -> bool:
+        """Wait for the end of that run; say whether nothing had to come home. Raises OSError; see `Door.answer`."""
+        return self._door.answer(waiting)
+
+    def leave_files(self) -> None:
+        """Let nobody wait for them; from any thread."""
+        self._door.leave()
+
+    def forget_files(self) -> None:
+        """Want no answer any more, from the cell's thread."""
+        self._door.forget()
+
     async def exchange(self, waiter: Waiter, **how: object) -> Fields:
         """Bring the notebook's folder here and on the sandbox's machine to agreement; return what has moved.
 
         `line`, `sent`, `fetched`; nothing where both are the same folder. The machine is asked only if something has to be sent,
-        unless `whole` says so; `after` names a run, at whose end files come home.
+        unless `whole` says so.
         """
         if not self.elsewhere:
             return {}
         return await self.client.staged(Ask("files", "exchange", {"sandbox": self.facts["id"], **how}), waiter)
-
-    def expect_files(self, run: RunId) -> Future[Fields] | None:
-        """Have files come home at the end of a run that is starting, from outside the client's loop; see `exchange`.
-
-        Asked along with the start, so that the answer comes with the run's end and not a round trip later.
-        """
-        return self.client.start(self.exchange(Waiter(), after=run)) if self.elsewhere else None
-
-    async def bring_home(self, waiter: Waiter, expected: Future[Fields] | None) -> Fields:
-        """Return what has come home of what was expected; if that failed, or nothing was, what an exchange brings."""
-        if expected is not None:
-            with contextlib.suppress(RemoraError):
-                return await asyncio.wrap_future(expected)
-        return await self.exchange(waiter, whole=True)
 
     def fetch(self, names: list[str]) -> tuple[tuple[Buffer, ...], Fields]:
         """Bring variables from the guest, from outside the client's loop.
@@ -245,5 +259,6 @@ class Connection:
     def close(self) -> None:
         """Close the connection; safe twice."""
         self._closed = True
+        self._door.forget()
         if self._peer is not None:
             self.client.soon(self._peer.close)

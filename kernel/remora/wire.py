@@ -63,6 +63,10 @@ class Inside(Message):
     sandbox: SandboxId
 
 
+AT_REST = b"="
+"""What answers at a folder's door, whose socket `endpoint` names, if nothing has to be exchanged; another byte if not so."""
+
+
 # ---- kernel, command line → backend -----------------------------------------------------------------------------------------
 
 

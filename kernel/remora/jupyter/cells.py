@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import CancelledError, Future
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from typing import Any
 
 from .. import client as clients
@@ -24,7 +24,9 @@ from ..states import ENDED, EndReason, RunState
 from ..wire import Buffer, Fields, InputReply, Record, RunId, StartRun
 from . import variables
 from .asking import Asked, CellWaiter
+from .cellfiles import CellFiles
 from .front import Front
+from .interrupting import on_interrupt
 from .options import CellOptions
 from .progress import Progress
 from .relay import Relay
@@ -39,20 +41,7 @@ _STAGES = {"queued": "queued", "running": "running"}
 
 def interrupts_into(token: Callable[[str], None]) -> AbstractContextManager[None]:
     """Turn SIGINT into tokens while a cell waits."""
-    return _on_interrupt(lambda *_: token(INTERRUPT))
-
-
-@contextmanager
-def _on_interrupt(act: Callable[..., object]) -> Iterator[None]:
-    """Have SIGINT do something else for a while; only the main thread gets any."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, act)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
+    return on_interrupt(lambda *_: token(INTERRUPT))
 
 
 class CellRun:
@@ -68,6 +57,7 @@ class CellRun:
         self.run: RunId = new_run()
         self.result: Record | None = None
         self._opening: Future[Fields] | None = None
+        self._files: CellFiles | None = None
         self._stopped = 0
         self._hint_at: float | None = None
 
@@ -101,51 +91,28 @@ class CellRun:
         Raises SendError before anything has gone if something that it reads cannot travel, and what its code raises there.
         """
         self._cargo = variables.load(code, self._session, options, self._namespace)
-        self.exchange()
-        expected, over = None, False
+        files = self._files = self.files()
+        files.bring()
+        over = False
         try:
             with interrupts_into(self._items.put), self._front.hearing():
                 self.send(code, name, options, fields, self._cargo, self.take)
-                expected = self.connection.expect_files(self.run)
+                files.expect(self.run)
                 self._wait()
                 over = True
                 if not self.connection.elsewhere:
                     self._finish()
                     return
         finally:
-            if expected is not None and not over:
-                expected.cancel()
-            self._fetch_files(expected if over else None)
+            if not over:
+                files.forget()
+            files.fetch()
         with interrupts_into(self._items.put), self._front.hearing():
             self._finish()
 
-    def _fetch_files(self, expected: Future[Fields] | None) -> None:
-        """Have files that the run has made come home; a stop leaves them to come by themselves."""
-        if not self.connection.elsewhere:
-            return
-        try:
-            with _on_interrupt(signal.default_int_handler):
-                self._exchange(lambda waiter: self.connection.bring_home(waiter, expected))
-        except (KeyboardInterrupt, RunEnded):
-            self.say("not all files are home yet; the rest comes with the next cell")
-
-    def exchange(self) -> None:
-        """Bring the notebook's folder and that of a machine elsewhere to agreement; a failure is said, and the run goes on."""
-        if self.connection.elsewhere:
-            self._exchange(self.connection.exchange)
-
-    def _exchange(self, work: Callable[[Waiter], Coroutine[Any, Any, Fields]]) -> None:
-        try:
-            moved = self.wait_for(work)
-        except RunEnded:
-            raise
-        except RemoraError as error:
-            self.say(f"files were not exchanged: {error}")
-            return
-        if moved.get("line"):
-            self.progress.sent(moved["sent"])
-            self.progress.fetched(moved["fetched"])
-            self.say(moved["line"])
+    def files(self) -> CellFiles:
+        """Return what brings the notebook's folder to the cell's machine and back."""
+        return CellFiles(self.connection, self.progress, self.say, self.wait_for, self._front.hearing)
 
     def send(self, code: str, name: str, options: CellOptions, fields: Fields, cargo: Cargo, sink: Sink) -> None:
         """Send the cell off with this cargo; `sink` gets its records."""
@@ -168,6 +135,8 @@ class CellRun:
         self._items.put(CANCEL)
         if (opening := self._opening) is not None:
             opening.cancel()
+        if (files := self._files) is not None:
+            files.leave()
 
     def take(self, item: Record | RemoraError) -> None:
         """Take what comes of the run (on the client's loop).
@@ -231,7 +200,7 @@ class CellRun:
 
     def _ask(self, content: Fields) -> None:
         try:
-            with _on_interrupt(signal.default_int_handler):
+            with on_interrupt(signal.default_int_handler):
                 reply = InputReply(self.run, self._front.ask(str(content["prompt"]), bool(content["password"])))
         except KeyboardInterrupt:
             self._interrupt()
@@ -243,7 +212,7 @@ class CellRun:
     def _fetch(self, names: list[str]) -> tuple[tuple[Buffer, ...], Fields]:
         """Bring large variables home; a stop leaves them where they are."""
         try:
-            with _on_interrupt(signal.default_int_handler):
+            with on_interrupt(signal.default_int_handler):
                 return self.connection.fetch(names)
         except KeyboardInterrupt:
             why = "bringing it home was interrupted; %remote pull brings it"

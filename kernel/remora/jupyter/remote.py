@@ -105,7 +105,7 @@ class Remote:
         untouched = {n: self.shell.user_ns.get(n, ABSENT) for n in names.reads | names.writes}
         run = DetachedRun(cell_run.run, session, cargo, self.shell.user_ns, untouched)
         run.settled, run.say = self._settled.append, cell_run.say
-        cell_run.exchange()
+        cell_run.files().bring()
         background = Background(run, cell_run.relay, cell_run.progress, cell_run.connection)
         fields = self._cell_fields() | {"allow_stdin": False}
         cell_run.send(cell, _first_line(cell), chosen, fields, cargo, background.take)

@@ -120,12 +120,12 @@ class Elsewhere(Sandboxes):
         if sandbox in self._burials:
             await asyncio.wait({self._burials[sandbox]}, timeout=REACH)
 
-    async def exchange(self, sandbox: SandboxId, run: RunId | None, opening: Opening, *, whole: bool) -> Fields:
-        """Bring the notebook's folder here and there to agreement, at the end of a run if one is named. Unavailable."""
+    async def exchange(self, sandbox: SandboxId, opening: Opening, *, whole: bool) -> Fields:
+        """Bring the notebook's folder here and there to agreement. Raises Unavailable."""
         for last in (False, False, True):
             await self._line.reached_within(REACH, f"files wait until {self.name} is back", opening)
             try:
-                return await (self._homes.exchange(sandbox, whole=whole) if run is None else self._homes.fetch(sandbox, run))
+                return await self._homes.exchange(sandbox, whole=whole)
             except Unavailable:  # the agent there was started anew over it
                 if last or not self.has(sandbox):
                     raise

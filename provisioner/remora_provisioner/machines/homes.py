@@ -12,9 +12,11 @@ import hashlib
 import logging
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from concurrent.futures import CancelledError
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, TypeVar
 
 from remora.errors import RemoraError
 from remora.resources import SandboxSpec, parse_memory
@@ -26,6 +28,7 @@ from .exchange import FolderHome, Receipt, Rest, is_at_rest, rest
 from .threads import apart, beside
 
 _LOG = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 @dataclass
@@ -53,6 +56,7 @@ class Homes:
     def __init__(self, machine: str, dial: Callable[[str], socket.socket], state: Path) -> None:
         """Exchange with the machine of this name, which `dial` reaches; `state` is the backend's directory."""
         self._machine, self._dial, self._state = machine, dial, state
+        self._loop = asyncio.get_running_loop()
         self._homes: dict[SandboxId, _Home] = {}
         self._turns: dict[_Shared, asyncio.Lock] = {}
         self._next: dict[_Shared, asyncio.Task[str]] = {}
@@ -79,6 +83,17 @@ class Homes:
             if home.fetching is not None:
                 home.fetching.cancel()
 
+    def is_at_rest(self, sandbox: SandboxId) -> bool:
+        """Say whether a run may begin without an exchange, and there is nothing to be told; from any thread, and it blocks."""
+        home = self._homes.get(sandbox)
+        if home is None or not home.met or home.untold:
+            return False
+        try:
+            home.rest = found = rest(home.folder)
+        except RemoraError:
+            return False  # an exchange will say it
+        return found is not None
+
     async def exchange(self, sandbox: SandboxId, *, whole: bool) -> Fields:
         """Bring a folder here and there to agreement; return the bytes `sent` and `fetched`, and `line`, empty if nothing was.
 
@@ -93,24 +108,40 @@ class Homes:
             await self._exchange(sandbox, home)
         return _told(home.untold)
 
-    async def fetch(self, sandbox: SandboxId, run: RunId) -> Fields:
-        """Wait for the end of a run, which need not have begun, and bring home what it has written; see `exchange`."""
+    def is_home(self, sandbox: SandboxId, run: RunId) -> bool:
+        """Wait for the end of a run, which need not have begun, and bring home what it has written; say whether that was nothing.
+
+        From a thread of its own. After a failure an exchange is needed, which will say it.
+        """
         home = self._homes.get(sandbox)
         if home is None:
-            return _told([])
-        home.awaited[run] = False
+            return True
         try:
-            with self._dial(f"folder/{sandbox}/{run}") as sock:
-                at_rest = await beside(sock, lambda sock: is_at_rest(home.folder, home.rest, sock))
+            with self._in_loop(self._awaiting(home, sandbox, run)) as sock:
+                at_rest = is_at_rest(home.folder, home.rest, sock)
             if not at_rest:
-                await self._exchange(sandbox, home)
-        except BaseException:
-            if home.awaited.pop(run, False):
-                self.fetch_soon(sandbox)
-            raise
-        if not home.awaited.pop(run):
+                self._in_loop(self._exchange(sandbox, home))
+        except (RemoraError, OSError, CancelledError):
+            home.met = at_rest = False
+        self._loop.call_soon_threadsafe(self._awaited, sandbox, home, run)
+        return at_rest and not home.untold
+
+    def _in_loop(self, work: Coroutine[Any, Any, T]) -> T:
+        """Return what work on the loop returns, or raise what it raises; from another thread."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+    async def _awaiting(self, home: _Home, sandbox: SandboxId, run: RunId) -> socket.socket:
+        """Return a connection at which the machine tells how the folder is there when the run has ended."""
+        home.awaited[run] = False
+        return self._dial(f"folder/{sandbox}/{run}")
+
+    def _awaited(self, sandbox: SandboxId, home: _Home, run: RunId) -> None:
+        """Take note that nobody waits for a run's files any more."""
+        heard = home.awaited.pop(run, False)
+        if home.met and not heard:
             home.fetched.add(run)
-        return _told(home.untold)
+        elif not home.met and heard:
+            self.fetch_soon(sandbox)
 
     def ended(self, sandbox: SandboxId, run: RunId) -> None:
         """Take note that a run has ended: what it has written comes home, also when nobody waits."""

@@ -20,6 +20,7 @@ from remora.wire import Fields, FollowRun, Message, Record, RunId, SandboxId
 from ..hearing import UNFINISHED, Hearing, Listener
 from ..order import OWNER
 from .control import Control
+from .doors import Door
 from .homecoming import Homecoming
 from .homes import Homes
 from .lines import Line
@@ -42,6 +43,7 @@ class Sandboxes(Hearing):
         super().__init__(listener)
         self.name, self._line, self._place = name, line, place
         self._relays: dict[SandboxId, Relay] = {}
+        self._doors: dict[SandboxId, Door] = {}
         self._homes = Homes(name, line.dial, place.parent)
         self.ports = Ports(lambda sandbox, port, sock: line.join(sock, f"port/{sandbox}/{port}"))
         self.control = Control(name, lambda: line.dial("agent"), lambda: sorted(self._relays), self._taken_up)
@@ -68,7 +70,7 @@ class Sandboxes(Hearing):
 
     def endpoint(self, sandbox: SandboxId) -> Fields:
         """Return how a client on the backend's machine reaches the sandbox's supervisor."""
-        return {"socket": str(self._relays[sandbox].path)}
+        return {"socket": str(self._relays[sandbox].path), "folder": str(self._doors[sandbox].path)}
 
     async def heard(self, sandbox: SandboxId) -> Peer:
         """Return the connection to a living sandbox's supervisor, when it is there again. StateError if the sandbox has ended."""
@@ -149,6 +151,10 @@ class Sandboxes(Hearing):
             self._relays[sandbox] = Relay(
                 self._place / sandbox / "socket", lambda sock: self._line.join(sock, f"sandbox/{sandbox}")
             )
+            homes = self._homes
+            self._doors[sandbox] = Door(
+                self._place / sandbox / "folder", lambda: homes.is_at_rest(sandbox), lambda run: homes.is_home(sandbox, run)
+            )
 
     async def _hear(self, sandbox: SandboxId) -> None:
         if sandbox in self._peers:
@@ -204,4 +210,5 @@ class Sandboxes(Hearing):
         self.ports.close(sandbox)
         if relay := self._relays.pop(sandbox, None):
             (self._place / sandbox / OWNER).unlink(missing_ok=True)
+            self._doors.pop(sandbox).close()
             relay.close()

@@ -13,13 +13,15 @@ import asyncio
 import contextlib
 import os
 import socket
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
 from remora import streams
 from remora.errors import Refused, RemoraError
 from remora.states import EndReason, SandboxState
+from remora.streams import Peer
 from remora.wire import Fields, Record, RunId, SandboxId
 
 from .. import jails
@@ -143,11 +145,13 @@ class There:
 
     def _folder(self, backend: str, sandbox: str, run: str) -> socket.socket:
         """Return what leads to one exchange of a sandbox's folder, or, with a run, to a look at it when that has ended."""
-        directory = self._owned(backend, SandboxId(sandbox))
-        place = self.copies.used(directory)
+        place = self.copies.used(self._owned(backend, SandboxId(sandbox)))
         if not run:
             return self._in_thread(lambda sock: serve(place / FILES, place / AGREED, sock))
-        return self._in_thread(lambda sock: tell(place / FILES, place / AGREED, sock), lambda: _over(directory, RunId(run)))
+        supervisor, over = self.agent.peer(SandboxId(sandbox)), Future[None]()
+        look = self._in_thread(lambda sock: tell(place / FILES, place / AGREED, sock, over.result), transfers=False)
+        self._keep(_settle_at_end(supervisor, RunId(run), over))
+        return look
 
     def _owned(self, backend: str, sandbox: SandboxId) -> Path:
         directory = self._state / "sandboxes" / sandbox
@@ -169,27 +173,25 @@ class There:
 
     def _in_loop(self, desk: Desk) -> socket.socket:
         theirs, ours = socket.socketpair()
-        task = asyncio.get_running_loop().create_task(_adopt(ours, desk))
-        self._sockets.add(task)
-        task.add_done_callback(self._sockets.discard)
+        self._keep(_adopt(ours, desk))
         return theirs
 
-    def _in_thread(
-        self, work: Callable[[socket.socket], None], after: Callable[[], Awaitable[None]] | None = None
-    ) -> socket.socket:
+    def _in_thread(self, work: Callable[[socket.socket], None], *, transfers: bool = True) -> socket.socket:
+        """Return what leads to work in a thread; unless it `transfers` something, it keeps no newer agent from coming."""
         theirs, ours = socket.socketpair()
 
         async def run() -> None:
-            with ours, contextlib.suppress(RemoraError, OSError):  # the other side was told
-                if after is not None:
-                    await after()  # which keeps no newer agent from coming: who asks will ask again
-                with self._transferring():
-                    await beside(ours, work)
+            held = self._transferring() if transfers else contextlib.nullcontext()
+            with ours, contextlib.suppress(RemoraError, OSError), held:  # the other side was told
+                await beside(ours, work)
 
-        task = asyncio.get_running_loop().create_task(run())
+        self._keep(run())
+        return theirs
+
+    def _keep(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
         self._sockets.add(task)
         task.add_done_callback(self._sockets.discard)
-        return theirs
 
     @contextlib.contextmanager
     def _transferring(self) -> Iterator[None]:
@@ -266,11 +268,14 @@ class There:
         return run_folder(self.agent.runs, run) / LOG_NAME
 
 
-async def _over(sandbox: Path, run: RunId) -> None:
-    """Return when a run has ended, which need not have begun. Raises RemoraError if its supervisor goes, or is an old one."""
-    visit = await streams.adopt(streams.dial(sandbox / SOCKET), lambda *_: None)
-    with contextlib.closing(visit):
-        await visit.request(AwaitEnd(run))
+async def _settle_at_end(supervisor: Peer, run: RunId, over: Future[None]) -> None:
+    """Let those go on who wait for the end of a run, which need not have begun; with an error if its supervisor goes."""
+    try:
+        await supervisor.request(AwaitEnd(run))
+    except RemoraError as error:
+        over.set_exception(error)
+    else:
+        over.set_result(None)
 
 
 async def _adopt(sock: socket.socket, desk: Desk) -> None:

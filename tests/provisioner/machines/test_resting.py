@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import socket
 import threading
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from provisioner.machines.exchanging import Pair, write
-from remora.errors import ProtocolError, Unavailable
+from remora.errors import ProtocolError, RunEnded, Unavailable
 from remora_provisioner.machines.exchange.resting import Rest, is_at_rest, rest, tell
 
 
@@ -21,10 +23,15 @@ def pair(tmp_path: Path) -> Pair:
     return pair
 
 
-def asked(pair: Pair, known: Rest | None) -> bool:
-    """Ask whether the machine's folder is at rest."""
+def asked(pair: Pair, known: Rest | None, ended: Callable[[], object] = lambda: None) -> bool:
+    """Ask whether the machine's folder is at rest when `ended` returns."""
     near, far = socket.socketpair()
-    other = threading.Thread(target=tell, args=(pair.there, pair.state, far))
+
+    def machine() -> None:
+        with suppress(RunEnded):  # the other side was told
+            tell(pair.there, pair.state, far, ended)
+
+    other = threading.Thread(target=machine)
     with near, far:
         other.start()
         try:
@@ -69,6 +76,18 @@ def test_what_a_run_writes_or_deletes_is_seen_there(pair: Pair):
     assert not asked(pair, known)
 
 
+def test_the_machine_looks_when_the_run_has_ended(pair: Pair):
+    """And not when it is asked, which is when the run begins; of a run whose sandbox goes, both sides hear it."""
+    assert not asked(pair, rest(pair.home), lambda: write(pair.there / "made.txt", "made"))
+    pair.exchange()
+
+    def gone() -> None:
+        raise RunEnded("the sandbox was ended", reason="stopped")
+
+    with pytest.raises(RunEnded, match="the sandbox was ended"):
+        asked(pair, rest(pair.home), gone)
+
+
 def test_an_agreement_of_somebody_else_counts(pair: Pair):
     """The same digest as before is no rest when it was another in between."""
     known = rest(pair.home)
@@ -93,7 +112,7 @@ def test_folders_that_have_never_met_are_not_at_rest(tmp_path: Path):
 
 def test_nonsense_is_refused(pair: Pair):
     """Each side names it."""
-    for side in (lambda sock: tell(pair.there, pair.state, sock), lambda sock: is_at_rest(pair.home, None, sock)):
+    for side in (lambda sock: tell(pair.there, pair.state, sock, lambda: None), lambda sock: is_at_rest(pair.home, None, sock)):
         near, far = socket.socketpair()
         with near, far:
             near.sendall(b"GET / HTTP/1.1\r\n\r\n")

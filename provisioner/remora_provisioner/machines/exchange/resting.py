@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -68,13 +69,14 @@ def is_at_rest(home: FolderHome, known: Rest | None, sock: socket.socket) -> boo
     return Memory(home.state, home.machine).agreed().token == known.token
 
 
-def tell(folder: Path, state: Path, sock: socket.socket) -> None:
-    """Be the other half of `is_at_rest`, on the machine; see `serve`."""
+def tell(folder: Path, state: Path, sock: socket.socket, ended: Callable[[], object]) -> None:
+    """Be the other half of `is_at_rest`, on the machine; see `serve`. It is looked when `ended`, which may block, returns."""
     letters = Letters(sock, HOME)
     with telling(letters):
         _, asked, lines = letters.get_values(b"K")
         if asked.get("protocol") != PROTOCOL or not isinstance(asked.get("most"), int):
             raise letters.nonsense()
+        ended()
         with locked(state):
             with kept(folder):
                 folder.mkdir(parents=True, exist_ok=True)

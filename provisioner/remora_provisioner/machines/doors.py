@@ -1,0 +1,56 @@
+"""A socket of this machine at which a kernel asks whether a folder is at rest: when a cell begins, and for its end.
+
+Law: a question is a line, empty or with the id of a run, its answer one byte; a thread that does nothing else answers at once.
+Of a cell that takes milliseconds, ways through the loops of two processes were a third. The answer no is always safe.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from remora.wire import AT_REST, RunId
+
+from .relay import Relay
+
+_NO = b"-"
+_LINE = 200
+
+
+class Door:
+    """The door of one sandbox's folder."""
+
+    def __init__(self, path: Path, is_at_rest: Callable[[], bool], is_home: Callable[[RunId], bool]) -> None:
+        """Listen at this path, for this user alone, on a running loop.
+
+        `is_at_rest` answers at once, `is_home` at the end of a run; both may block.
+        """
+        self._is_at_rest, self._is_home = is_at_rest, is_home
+        self._visitors: set[socket.socket] = set()
+        self._relay = Relay(path, self._enter)
+
+    @property
+    def path(self) -> Path:
+        """Where it is."""
+        return self._relay.path
+
+    def close(self) -> None:
+        """Listen no more, and send away who is there."""
+        self._relay.close()
+        for sock in [*self._visitors]:
+            with contextlib.suppress(OSError):  # it has just left
+                sock.shutdown(socket.SHUT_RDWR)
+
+    def _enter(self, sock: socket.socket) -> None:
+        self._visitors.add(sock)
+        threading.Thread(target=self._answer, args=(sock,), name="machines-door", daemon=True).start()
+
+    def _answer(self, sock: socket.socket) -> None:
+        with contextlib.suppress(OSError), sock, sock.makefile("rb") as lines:
+            while line := lines.readline(_LINE):
+                run = line.decode("ascii", "replace").strip()
+                sock.send(AT_REST if (self._is_home(RunId(run)) if run else self._is_at_rest()) else _NO)
+        self._visitors.discard(sock)
