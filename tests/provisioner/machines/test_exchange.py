@@ -17,8 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from provisioner.machines.exchanging import OLD, Pair, tree, write
 from remora.errors import InputError, StateError, Unavailable
-from remora_provisioner.machines.exchange import folderindex, parcels
+from remora_provisioner.machines.exchange import applying, folderindex, parcels
 from remora_provisioner.machines.exchange.agreed import locked
+from remora_provisioner.machines.exchange.arrivals import Arrivals
+from remora_provisioner.machines.exchange.beneath import Beneath
 from remora_provisioner.machines.exchange.entries import Entry
 from remora_provisioner.machines.exchange.home import FolderHome
 from remora_provisioner.machines.exchange.receipts import Receipt, Stay
@@ -193,13 +195,22 @@ def test_another_file_system_below_the_folder(pair: Pair):
         assert tree(pair.here) == tree(pair.there)
 
 
-def test_permissions_of_a_file_that_is_replaced_are_kept(pair: Pair):
-    """A private file stays private, and one that becomes a program can be run by those who may read it."""
+def test_permissions_of_a_file_that_is_replaced_are_kept(pair: Pair, monkeypatch: pytest.MonkeyPatch):
+    """A private file stays private, also on its way in, and one that becomes a program can be run by those who may read it."""
     write(pair.here / "private", "1").chmod(0o600)
     pair.exchange()
     write(pair.there / "private", "22")
     (pair.there / "private").chmod(0o755)
+    aside: list[int] = []
+    real = applying.write
+
+    def watched(descriptor, content, at=0):
+        aside.append(os.fstat(descriptor).st_mode & 0o777)
+        real(descriptor, content, at)
+
+    monkeypatch.setattr(applying, "write", watched)
     pair.exchange()
+    assert aside == [0o600]
     assert (pair.here / "private").read_text() == "22"
     assert (pair.here / "private").stat().st_mode & 0o777 == 0o700
 
@@ -560,14 +571,14 @@ def test_a_file_that_changes_while_it_is_exchanged_is_not_overwritten(pair: Pair
     example(pair)
     pair.exchange()
     write(pair.there / "data.csv", "there")
-    real = parcels.Arrivals.take
+    real = Arrivals.take
 
     def edit(self, letter, content):
         if threading.current_thread() is threading.main_thread():
             write(pair.here / "data.csv", "here, meanwhile")
         real(self, letter, content)
 
-    monkeypatch.setattr(parcels.Arrivals, "take", edit)
+    monkeypatch.setattr(Arrivals, "take", edit)
     assert pair.exchange().line() == "data.csv (it was changed meanwhile) waits for the next run"
     monkeypatch.undo()
     assert (pair.here / "data.csv").read_text() == "here, meanwhile"
@@ -592,6 +603,24 @@ def test_a_file_that_changes_while_it_is_read_is_sent_next_time(pair: Pair, monk
     monkeypatch.undo()
     pair.exchange()
     assert tree(pair.here) == tree(pair.there)
+
+
+def test_what_is_written_into_a_file_as_it_gets_its_name_is_seen(pair: Pair, monkeypatch: pytest.MonkeyPatch):
+    """A write into it between its digest and its name is no content that was agreed on, however old it pretends to be."""
+    write(pair.here / "data.csv", "a,b\n1,2\n", old=True)
+    real = Beneath.rename
+
+    def edit(self, old, new):
+        if new == b"data.csv":
+            write(pair.there / os.fsdecode(old), "A,B\n1,2\n")
+            os.utime(pair.there / os.fsdecode(old), ns=(OLD, OLD + 1))
+        real(self, old, new)
+
+    monkeypatch.setattr(Beneath, "rename", edit)
+    pair.exchange()
+    monkeypatch.undo()
+    assert pair.exchange().fetched == 1
+    assert (pair.here / "data.csv").read_text() == "A,B\n1,2\n"
 
 
 def test_another_exchange_of_the_same_folder_waits(pair: Pair):

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from remora.errors import StateError
+from remora.wire import Buffer
 
 from .beneath import Beneath, Stamp, stamp_of
 from .entries import FOLDER, Entries, Entry, Kind, arriving
@@ -23,6 +24,7 @@ from .folderindex import Index
 
 CHANGED = "it was changed meanwhile"
 _BARRED: Stamp = (-1, -1, -1, -1)
+_OWN = 0o600
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -34,7 +36,8 @@ class Changes:
         self.failures: dict[bytes, str] = {}
         """Why something was not done; an empty reason need not be told."""
         self._staged: dict[bytes, tuple[bytes, Entry]] = {}
-        self._usual = 0o666 & ~_umask()
+        self._umask = _umask()
+        self._usual = 0o666 & ~self._umask
 
     @contextlib.contextmanager
     def attempt(self, path: bytes) -> Iterator[None]:
@@ -183,18 +186,37 @@ class Changes:
         self.top.rename(temporary, path)
         self.index.put(path, entry, self.top.stamp(path))
 
-    def place(self, path: bytes, entry: Entry, temporary: bytes, descriptor: int, mtime: int) -> None:
-        """Give a file its name whose content is whole, with the permissions of the one that it replaces. Raises OSError."""
-        mode = self._make_way(path)
-        runs = (mode & 0o444) >> 2 if entry.kind == Kind.PROGRAM else 0
-        with contextlib.suppress(PermissionError):  # a disk that knows no permissions
-            os.fchmod(descriptor, mode & 0o666 | runs)
+    def bring(self, path: bytes, entry: Entry, temporary: bytes, content: Buffer, mtime: int) -> None:
+        """Write a file aside that is as small as to be here at once, and give it its name. Raises OSError."""
+        made = _OWN if path in self.index.stamps else self._mode(self._usual, entry) & ~self._umask
+        descriptor = self.top.create_anew(temporary, made)
+        try:
+            write(descriptor, content)
+            self.place(path, entry, temporary, descriptor, mtime, made)
+        except OSError:
+            self.top.remove(temporary)
+            raise
+        finally:
+            os.close(descriptor)
+
+    def place(self, path: bytes, entry: Entry, temporary: bytes, descriptor: int, mtime: int, made: int = _OWN) -> None:
+        """Give a file its name whose content is whole, with the permissions of the one that it replaces. Raises OSError.
+
+        `made`: the permissions that it has.
+        """
+        mode = self._mode(self._make_way(path), entry)
+        if mode != made:
+            with contextlib.suppress(PermissionError):  # a disk that knows no permissions
+                os.fchmod(descriptor, mode)
         os.utime(descriptor, ns=(mtime, mtime))
-        ours = stamp_of(os.fstat(descriptor))
         self.top.rename(temporary, path)
-        now = self.top.stamp(path)
-        untouched = now is not None and (now[0], now[1], now[3]) == (ours[0], ours[1], ours[3])
+        now = stamp_of(os.fstat(descriptor))
+        untouched = now[:2] == (entry.size, mtime)  # else it was written meanwhile, or the disk keeps times less exactly
         self.index.put(path, entry, now if untouched else None)
+
+    def _mode(self, mode: int, entry: Entry) -> int:
+        """Return permissions for a file that may be executed, or may not, by whoever may read it."""
+        return mode & 0o666 | ((mode & 0o444) >> 2 if entry.kind == Kind.PROGRAM else 0)
 
     def _make_way(self, path: bytes) -> int:
         """See to it that a file may take this path, and return the permissions that it should have."""
@@ -210,6 +232,14 @@ class Changes:
     def _check(self, path: bytes) -> None:
         if self.top.stamp(path) != self.index.stamps.get(path):
             raise OSError(CHANGED)
+
+
+def write(descriptor: int, content: Buffer, at: int = 0) -> None:
+    """Write all of the content to a file, from `at` on. Raises OSError."""
+    view = memoryview(content)
+    while view:
+        count = os.pwrite(descriptor, view, at)
+        view, at = view[count:], at + count
 
 
 def full() -> StateError:

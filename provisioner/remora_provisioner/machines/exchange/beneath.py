@@ -17,6 +17,7 @@ Stamp = tuple[int, int, int, int]
 _AS_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _TO_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
+_TO_MAKE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 MOST = (1 << 63) - 1
 """The largest number that a stamp can hold, and a time that can be told."""
@@ -97,10 +98,18 @@ class Beneath:
             raise OSError("it is no file")
         return descriptor
 
-    def create(self, path: bytes) -> int:
-        """Make a file that is not there yet, for its owner alone, and open it for writing."""
+    def create(self, path: bytes, mode: int = 0o600) -> int:
+        """Make a file that is not there yet, unless told otherwise for its owner alone, and open it for writing."""
         folder, name = self.place(path)
-        return os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=folder)
+        return os.open(name, _TO_MAKE, mode, dir_fd=folder)
+
+    def create_anew(self, path: bytes, mode: int = 0o600) -> int:
+        """Do the same in the place of what may have been left there."""
+        try:
+            return self.create(path, mode)
+        except FileExistsError:
+            self.remove(path)
+            return self.create(path, mode)
 
     def resume(self, path: bytes) -> int:
         """Open a file for reading and writing that was made by `create`."""
@@ -115,8 +124,9 @@ class Beneath:
     def rename(self, old: bytes, new: bytes) -> None:
         """Give something another path, in the place of a file that may be there."""
         folder, name = self.place(new)
-        if old.rpartition(b"/")[0] == new.rpartition(b"/")[0]:
-            os.rename(old.rpartition(b"/")[2], name, src_dir_fd=folder, dst_dir_fd=folder)
+        above, _, before = old.rpartition(b"/")
+        if above == self._at:
+            os.rename(before, name, src_dir_fd=folder, dst_dir_fd=folder)
             return
         kept = os.dup(folder)
         try:

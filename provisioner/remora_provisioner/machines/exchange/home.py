@@ -17,6 +17,7 @@ from remora.errors import StateError
 from . import outcome, parcels
 from .agreed import Agreed, Intent, Memory, locked, new_token
 from .applying import Changes
+from .arrivals import Arrivals
 from .beneath import Beneath
 from .comparing import Plan, compare
 from .entries import GONE, Entries, Entry, Kind, by_folder, packed, unpacked, whole
@@ -138,7 +139,7 @@ class _Home:
         outgoing = [parcels.Parcel(n, *item, start) for n, (item, start) in enumerate(zip(sends, starts, strict=True))]
         changes = Changes(self._top, index)
         streaming = Streaming(self._home.folder, self._letters, outgoing)
-        arrivals = parcels.Arrivals(changes, wants, self._letters)
+        arrivals = Arrivals(changes, wants, self._letters)
         try:
             streaming.apply(lambda: changes.carry_out(plan.fetch, copies_here, plan.delete_here))
             streaming.receive(arrivals)

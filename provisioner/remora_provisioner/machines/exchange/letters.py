@@ -33,6 +33,7 @@ from remora.wire import Buffer
 PROTOCOL = 1
 _HEAD = struct.Struct(">cQ")
 SHORT, PACK, LONG = 1 << 16, 1 << 22, 1 << 29
+_ROOM = 1 << 20
 _MOST = {b"C": PACK, b"L": PACK, b"Z": SHORT, b"E": 0, b"T": SHORT, b"B": SHORT, b"X": SHORT}
 
 
@@ -41,8 +42,9 @@ class Letters:
 
     def __init__(self, sock: socket.socket, name: str) -> None:
         self.name = name
-        self._sock = sock
+        self._sock = roomy(sock)
         self._writing = threading.Lock()
+        self._room = memoryview(b"")
         self.put_bytes = self.got_bytes = 0
 
     def put(self, letter: bytes, *parts: Buffer) -> None:
@@ -58,18 +60,24 @@ class Letters:
         self.put_bytes += _HEAD.size + sum(map(len, parts))
 
     def get(self, *expected: bytes) -> tuple[bytes, memoryview]:
-        """Return the next letter, one of those expected; an X is raised as the error that it holds."""
+        """Return the next letter, one of those expected; an X is raised as the error that it holds.
+
+        What is in a C or an L is good until the next call.
+        """
         letter, length = _HEAD.unpack(self._take(_HEAD.size))
         if letter not in (*expected, b"X") or length > _MOST.get(letter, LONG):
             raise self.nonsense()
-        content = self._take(length)
+        content = self._take(length, letter in (b"C", b"L"))
         self.got_bytes += _HEAD.size + length
         if letter == b"X":
             raise self._error(content)
         return letter, content
 
-    def _take(self, size: int) -> memoryview:
-        view = memoryview(bytearray(size))
+    def _take(self, size: int, again: bool = False) -> memoryview:
+        """Return so many bytes, in room that is used again or is their own."""
+        if again and len(self._room) < size:
+            self._room = memoryview(bytearray(size))
+        view = self._room[:size] if again else memoryview(bytearray(size))
         at = 0
         while at < size:
             with self.unbroken():
@@ -144,6 +152,12 @@ def _inflated(data: Buffer) -> bytes:
     if not inflater.eof:
         raise ValueError("it is cut, or larger than anything can be")
     return found
+
+
+def roomy(sock: socket.socket) -> socket.socket:
+    """Let a socket take in more before its reader must read: those at both ends wait for each other less often."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _ROOM)
+    return sock
 
 
 def text(path: bytes) -> str:

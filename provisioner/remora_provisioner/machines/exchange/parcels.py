@@ -1,33 +1,28 @@
-"""Contents of files on their way: small ones together in packs, large ones in pieces, none waiting for an answer.
+"""Contents of files on their way out: small ones together in packs, large ones in pieces, none waiting for an answer.
 
-Law: what arrives is written aside and gets its name only when it is whole and its digest is right. A large file that was cut off
-stays aside, and goes on from there. A file that is no longer what its index said is left for the next time.
+Law: a file that is no longer what its index said is left for the next time. What arrives is taken in by arrivals.py.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import struct
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from remora.errors import ProtocolError
-from remora.wire import Buffer
-
-from .applying import CHANGED, Changes
 from .beneath import MOST, Beneath
 from .entries import Entry, arriving
 from .letters import Letters
 
 PIECE = 1 << 20
 """Bytes of a large file in one letter."""
+NOTHING = bytes(PIECE)
+"""A piece of zeros."""
+COUNT, FILE, PART, ZEROS = struct.Struct("<I"), struct.Struct("<IIq"), struct.Struct("<IQq"), struct.Struct("<IQqQ")
+"""Heads: of a pack; of each file in it, number, size, time; of a piece, number, place, time; of zeros, and how many."""
 _SMALL, _PACK, _FILES = 1 << 19, 1 << 20, 4096
-_COUNT, _FILE, _PART, _ZEROS = struct.Struct("<I"), struct.Struct("<IIq"), struct.Struct("<IQq"), struct.Struct("<IQqQ")
-_NOTHING = bytes(PIECE)
 
 
 @dataclass(frozen=True)
@@ -91,12 +86,12 @@ class _Sender:
         if self._used + size > len(self._room) or len(self._heads) == _FILES:
             self.flush()
         if _filled(descriptor, self._room[self._used : self._used + size]):
-            self._heads.append(_FILE.pack(parcel.number, size, mtime))
+            self._heads.append(FILE.pack(parcel.number, size, mtime))
             self._used += size
 
     def flush(self) -> None:
         if self._heads:
-            head = _COUNT.pack(len(self._heads)) + b"".join(self._heads)
+            head = COUNT.pack(len(self._heads)) + b"".join(self._heads)
             self._letters.put(b"C", head, self._room[: self._used])
         self.count += self._used
         self._heads, self._used = [], 0
@@ -108,10 +103,10 @@ class _Sender:
             piece = self._room[: min(PIECE, parcel.entry.size - at)]
             if not _filled(descriptor, piece):
                 return
-            if piece == _NOTHING[: len(piece)]:
-                self._letters.put(b"Z", _ZEROS.pack(parcel.number, at, mtime, len(piece)))
+            if piece == NOTHING[: len(piece)]:
+                self._letters.put(b"Z", ZEROS.pack(parcel.number, at, mtime, len(piece)))
             else:
-                self._letters.put(b"L", _PART.pack(parcel.number, at, mtime), piece)
+                self._letters.put(b"L", PART.pack(parcel.number, at, mtime), piece)
                 self.count += len(piece)
 
 
@@ -120,175 +115,3 @@ def _filled(descriptor: int, view: memoryview) -> bool:
     while at < len(view) and (count := os.readv(descriptor, [view[at:]])):
         at += count
     return at == len(view)
-
-
-_Whole = tuple[bytes, Entry, memoryview, int]
-"""A small file that arrived: where it belongs, what it is, its content and its time."""
-
-
-@dataclass
-class _Large:
-    """A large file on its way in."""
-
-    number: int
-    aside: bytes
-    descriptor: int
-    hashed: hashlib._Hash
-    got: int
-
-
-class Arrivals:
-    """What is expected, by number, and what has come of it."""
-
-    def __init__(self, changes: Changes, expected: list[tuple[bytes, Entry]], letters: Letters) -> None:
-        self._changes, self._letters = changes, letters
-        self._expected = dict(enumerate(expected))
-        self._writer = ThreadPoolExecutor(1, thread_name_prefix="arrivals")
-        self._writing: Future[None] | None = None
-        self._large: _Large | None = None
-        self._refused: set[int] = set()
-        self.bytes = 0
-        """Of contents that came and are in place."""
-
-    def take(self, letter: bytes, content: memoryview) -> None:
-        """Take in a letter of contents; ProtocolError if it is not as promised, StateError if the disk is full."""
-        try:
-            if letter == b"C":
-                self._pack(content)
-            elif letter == b"L":
-                number, at, mtime = _PART.unpack_from(content)
-                self._piece(number, at, mtime, content[_PART.size :])
-            elif letter == b"Z":
-                number, at, mtime, length = _ZEROS.unpack(content)
-                self._piece(number, at, mtime, length)
-        except (struct.error, KeyError) as error:
-            raise self._letters.nonsense() from error
-
-    def end(self) -> None:
-        """Note what did not come; StateError if the disk is full."""
-        self._wait()
-        for path, _ in self._expected.values():
-            self._changes.failures.setdefault(path, CHANGED)
-
-    def close(self) -> None:
-        """Leave what is half there for the next time; safe twice."""
-        self._writer.shutdown()
-        self._leave()
-
-    def _leave(self) -> None:
-        large, self._large = self._large, None
-        if large is None:
-            return
-        os.close(large.descriptor)
-        if large.got < PIECE:
-            with contextlib.suppress(OSError):  # the next exchange sweeps it
-                self._changes.top.remove(large.aside)
-
-    def _pack(self, content: memoryview) -> None:
-        (count,) = _COUNT.unpack_from(content)
-        at = _COUNT.size + count * _FILE.size
-        heads = [_FILE.unpack_from(content, _COUNT.size + n * _FILE.size) for n in range(count)]
-        if at + sum(size for _, size, _ in heads) != len(content):
-            raise self._letters.nonsense()
-        whole = []
-        for number, size, mtime in heads:
-            path, entry = self._expected.pop(number)
-            data = content[at : at + size]
-            if size == entry.size and hashlib.sha256(data).digest() == entry.content:
-                whole.append((path, entry, data, mtime))
-            else:
-                self._changes.failures[path] = CHANGED
-            at += size
-        self._wait()
-        self._writing = self._writer.submit(self._put, whole)
-
-    def _wait(self) -> None:
-        """Wait until what was given to the other thread is in place; raises what went wrong there."""
-        writing, self._writing = self._writing, None
-        if writing is not None:
-            writing.result()
-
-    def _put(self, whole: list[_Whole]) -> None:
-        for path, entry, data, mtime in whole:
-            self._put_one(path, entry, data, mtime)
-
-    def _put_one(self, path: bytes, entry: Entry, data: memoryview, mtime: int) -> None:
-        temporary = aside(path, entry)
-        with self._changes.attempt(path):
-            descriptor = self._create(temporary)
-            try:
-                _write(descriptor, data)
-                self._changes.place(path, entry, temporary, descriptor, mtime)
-                self.bytes += entry.size
-            except OSError:
-                self._changes.top.remove(temporary)
-                raise
-            finally:
-                os.close(descriptor)
-
-    def _create(self, temporary: bytes) -> int:
-        try:
-            return self._changes.top.create(temporary)
-        except FileExistsError:
-            self._changes.top.remove(temporary)
-            return self._changes.top.create(temporary)
-
-    def _piece(self, number: int, at: int, mtime: int, data: memoryview | int) -> None:
-        """Take a piece of a large file, or a number of zeros."""
-        if number in self._refused:
-            return
-        self._wait()
-        path, entry = self._expected[number]
-        size = data if isinstance(data, int) else len(data)
-        with self._changes.attempt(path):
-            large = self._opened(number, path, entry, at)
-            if large.got != at or not 0 < size <= min(PIECE, entry.size - at):
-                raise ProtocolError(f"{self._letters.name} sends other pieces than it announced; do not trust it")
-            large.hashed.update(_NOTHING[:size] if isinstance(data, int) else data)
-            if not isinstance(data, int):
-                _write(large.descriptor, data, at)
-            large.got += size
-            if large.got == entry.size:
-                self._complete(path, entry, mtime)
-        if path in self._changes.failures:
-            self._refused.add(number)
-            self._expected.pop(number, None)
-
-    def _opened(self, number: int, path: bytes, entry: Entry, at: int) -> _Large:
-        if self._large is not None and self._large.number == number:
-            return self._large
-        self._leave()
-        temporary = aside(path, entry)
-        hashed = hashlib.sha256()
-        descriptor = self._create(temporary) if at == 0 else self._changes.top.resume(temporary)
-        self._large = _Large(number, temporary, descriptor, hashed, 0)
-        while self._large.got < at and (chunk := os.read(descriptor, min(PIECE, at - self._large.got))):
-            hashed.update(chunk)
-            self._large.got += len(chunk)
-        if self._large.got != at:
-            raise OSError(CHANGED)
-        return self._large
-
-    def _complete(self, path: bytes, entry: Entry, mtime: int) -> None:
-        large, temporary = self._large, aside(path, entry)
-        assert large is not None
-        self._large = None
-        del self._expected[large.number]
-        try:
-            if large.hashed.digest() != entry.content:
-                raise OSError(CHANGED)
-            os.ftruncate(large.descriptor, entry.size)
-            self._changes.place(path, entry, temporary, large.descriptor, mtime)
-            self.bytes += entry.size
-        except OSError:
-            self._changes.top.remove(temporary)
-            raise
-        finally:
-            os.close(large.descriptor)
-
-
-def _write(descriptor: int, data: Buffer, at: int = 0) -> None:
-    view = memoryview(data)
-    while view:
-        count = os.pwrite(descriptor, view, at)
-        view, at = view[count:], at + count

@@ -18,6 +18,7 @@ from remora.errors import ProtocolError
 from . import parcels
 from .agreed import Memory, kept, locked
 from .applying import Changes
+from .arrivals import Arrivals
 from .beneath import Beneath
 from .entries import Entries, Entry, Kind, by_folder, is_plain, packed, shown, unpacked, whole
 from .folderindex import Index
@@ -91,7 +92,7 @@ class _There:
         sweep(self._top, index, [parcels.aside(*item) for item in expected])
         changes = Changes(self._top, index)
         changes.move(plan.moves)
-        arrivals = parcels.Arrivals(changes, expected, self._letters)
+        arrivals = Arrivals(changes, expected, self._letters)
         streaming = Streaming(self._folder, self._letters, plan.parcels(index))
         try:
             streaming.apply(lambda: changes.carry_out(plan.entries, plan.copies, plan.deletes))

@@ -12,6 +12,7 @@ from pathlib import Path
 from remora.errors import ProtocolError, RemoraError, Unavailable
 
 from . import parcels
+from .arrivals import Arrivals
 from .letters import Letters
 
 
@@ -32,7 +33,7 @@ class Streaming:
         except RemoraError as error:
             self.fail(error)
 
-    def receive(self, arrivals: parcels.Arrivals) -> None:
+    def receive(self, arrivals: Arrivals) -> None:
         """Take in what comes until no more comes."""
         while True:
             try:
