@@ -37,8 +37,7 @@ async def run_cell(guest: Guest, message: StartRun, outcome: Outcome) -> None:
     """Run a cell that was sent with its variables."""
     body = message.body
     shell = guest.shell
-    values.arrive(guest, message)
-    noted = values.before(guest, body)
+    noted = values.before(guest, body, values.arrive(guest, message))
     shell.execution_count = outcome.execution_count = int(body.get("execution_count") or shell.execution_count)
     cell = Cell(body["code"], bool(body.get("silent")), bool(body.get("store_history", True)), body.get("cell_id"))
     await execute(guest, message.run, cell, outcome)

@@ -6,10 +6,11 @@ interrupted.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..sync.codec import decode
+from ..sync.ledger import Seen
 from ..wire import Fields, StartRun
 from .outcome import Outcome
 
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
     from .service import Guest
 
 
-def arrive(guest: Guest, message: StartRun) -> dict[str, object]:
-    """Bind the variables that came along, and return them; raises SendError."""
+def arrive(guest: Guest, message: StartRun) -> Mapping[str, Seen]:
+    """Bind the variables that came along, and return how they look to the ledger; raises SendError."""
     deletes: Iterable[str] = message.body.get("deletes") or ()
     for name in deletes:
         guest.namespace.pop(name, None)
@@ -27,13 +28,12 @@ def arrive(guest: Guest, message: StartRun) -> dict[str, object]:
         with guest.interrupts.allowed(message.run):
             values = decode(bytes(message.buffers[0]), message.buffers[1:], namespace=guest.namespace)
     guest.namespace.update(values)
-    guest.ledger.incoming(values, guest.namespace, deletes)
-    return values
+    return guest.ledger.incoming(values, guest.namespace, deletes)
 
 
-def before(guest: Guest, body: Fields) -> Any:
-    """Note how the namespace looks before the code; None when nothing is to come home."""
-    return guest.ledger.before(guest.namespace, body.get("reads")) if body.get("sync", True) else None
+def before(guest: Guest, body: Fields, seen: Mapping[str, Seen]) -> Any:
+    """Note how the namespace looks before the code, given what has just arrived; None when nothing is to come home."""
+    return guest.ledger.before(guest.namespace, body.get("reads"), seen) if body.get("sync", True) else None
 
 
 def go_home(guest: Guest, body: Fields, noted: Any, outcome: Outcome) -> None:

@@ -21,6 +21,8 @@ from remora.sync.names import DYNAMIC, hidden
 Mark = bytes  # a digest; empty where there is none
 NO_MARK: Mark = b""
 ELSEWHERE: Mark = b"elsewhere"  # the name is bound to a RemoteValue here
+Seen = tuple[Mark, frozenset[str]]
+"""A value's digest, and the global names that its functions and classes use."""
 
 
 @dataclass(frozen=True)
@@ -83,24 +85,35 @@ class Ledger:
             self.held.pop(name, None)
         self.held.update((name, digest) for name, digest in outgoing.marks.items() if name not in failed)
 
-    def incoming(self, values: Mapping[str, object], namespace: dict[str, Any], deletes: Iterable[str] = ()) -> None:
-        """Note what came from the other side and is bound here now; it holds the same."""
+    def incoming(
+        self, values: Mapping[str, object], namespace: dict[str, Any], deletes: Iterable[str] = ()
+    ) -> Mapping[str, Seen]:
+        """Note what came from the other side and is bound here now; it holds the same. Return what `before` need not look at."""
         for name in deletes:
             self.held.pop(name, None)
+        seen: dict[str, Seen] = {}
         for name, value in values.items():
             bound = namespace.get(name, value)  # an older object may have taken over the contents
-            self.held[name] = ELSEWHERE if lives_in(bound) else _mark(bound, namespace)[0]
+            if not lives_in(bound):
+                seen[name] = _mark(bound, namespace)
+            self.held[name] = seen[name][0] if name in seen else ELSEWHERE
+        return seen
 
     def forget(self) -> None:
         """Note that the other side is gone, with all that it held."""
         self.held.clear()
 
-    def before(self, namespace: dict[str, Any], candidates: Iterable[str] | None) -> Snapshot:
-        """Note how the namespace looks before a cell that reads `candidates` (None: that may touch anything)."""
+    def before(
+        self, namespace: dict[str, Any], candidates: Iterable[str] | None, seen: Mapping[str, Seen] | None = None
+    ) -> Snapshot:
+        """Note how the namespace looks before a cell that reads `candidates` (None: that may touch anything).
+
+        `seen` is what `incoming` has returned just now: nothing of it is looked at again.
+        """
         names = self._visible(namespace)
-        closure = self._closure(names if candidates is None else candidates, namespace, False)
+        closure = self._closure(names if candidates is None else candidates, namespace, False, seen)
         if closure.dynamic:
-            closure = self._closure(names, namespace, False)
+            closure = self._closure(names, namespace, False, seen)
         marks = dict(closure.marks)
         for name in linked(marks, names - marks.keys(), namespace) if marks else ():
             marks[name] = _mark(namespace[name], namespace)[0]
@@ -143,34 +156,36 @@ class Ledger:
     def _visible(self, namespace: dict[str, Any]) -> set[str]:
         return {name for name in namespace if not hidden(name)}
 
-    def _closure(self, names: Iterable[str], namespace: dict[str, Any], explicit: bool) -> _Closure:
+    def _closure(
+        self, names: Iterable[str], namespace: dict[str, Any], explicit: bool, seen: Mapping[str, Seen] | None = None
+    ) -> _Closure:
         closure, waiting = _Closure(), list(dict.fromkeys(names))
         chosen = set(waiting) if explicit else set()
-        seen: set[str] = set()
+        met: set[str] = set()
         while waiting:
             name = waiting.pop()
-            if name in seen or (hidden(name) and name not in chosen):
+            if name in met or (hidden(name) and name not in chosen):
                 continue
-            seen.add(name)
+            met.add(name)
             if name in namespace:
-                waiting.extend(self._visit(name, namespace, closure))
+                waiting.extend(self._visit(name, namespace, closure, seen or {}))
             elif name in chosen:
                 text = f"{name}: there is no variable of this name; check the list given with -i"
                 closure.failures[name] = SendError(text, name=name)
         return closure
 
-    def _visit(self, name: str, namespace: dict[str, Any], closure: _Closure) -> frozenset[str]:
+    def _visit(self, name: str, namespace: dict[str, Any], closure: _Closure, seen: Mapping[str, Seen]) -> frozenset[str]:
         value = namespace[name]
         place = lives_in(value)
         if place == self.session:
             closure.elsewhere.append(name)
             return frozenset()
-        closure.marks[name], needs = _mark(value, namespace)
+        closure.marks[name], needs = seen.get(name) or _mark(value, namespace)
         closure.dynamic = closure.dynamic or not DYNAMIC.isdisjoint(needs)
         return needs
 
 
-def _mark(value: object, namespace: dict[str, Any]) -> tuple[Mark, frozenset[str]]:
+def _mark(value: object, namespace: dict[str, Any]) -> Seen:
     digest, needs = mark(value, namespace=namespace)
     return digest or NO_MARK, needs
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from peer import Peer, remote_cell
+from remora.sync.ledger import Ledger
 
 Pair = tuple[Peer, Peer]
 
@@ -281,3 +282,24 @@ def test_a_handle_of_another_session_cannot_be_sent(pair: Pair) -> None:
     here.run("from remora.sync import Ledger, RemoteValue\nv = RemoteValue('v', 'generator', '<g>', 'main')")
     here.run("out = Ledger('other').outgoing(['v'], globals())")
     assert "lives in sandbox 'main'" in here.value("str(out.encoded.failures['v'])")
+
+
+def test_what_has_just_come_is_looked_at_once() -> None:
+    """What `incoming` has seen `before` does not look at again; without that it finds the same."""
+    taken: list[object] = []
+
+    class Counted:
+        """Says when it is looked at."""
+
+        def __reduce__(self) -> tuple[type, tuple[()]]:
+            taken.append(self)
+            return Counted, ()
+
+    ledger, came = Ledger(), {"a": Counted()}
+    namespace = {"__name__": "__main__", **came}
+    seen = ledger.incoming(came, namespace)
+    assert taken == [came["a"]]
+    before = ledger.before(namespace, ["a"], seen)
+    assert taken == [came["a"]]
+    assert ledger.before(namespace, ["a"]).marks == before.marks
+    assert len(taken) == 2
