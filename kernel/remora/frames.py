@@ -8,9 +8,10 @@ their way in or out. The same frames go over sockets and, one after the other, m
 from __future__ import annotations
 
 import json
+import mmap
 import struct
-from collections.abc import Iterator
-from dataclasses import fields
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
 
 from .errors import ProtocolError
 from .wire import PROTOCOL, Buffer, Fields, Message
@@ -20,6 +21,9 @@ PAYLOAD_LIMIT = 1 << 40
 _PREFIX = struct.Struct("<4sIIQ")
 _MAGIC = b"RMRA"
 _SCRATCH = 1 << 16
+_LARGE = 1 << 20
+"""Bytes of a payload from which on its memory is the system's: it is not filled with zeros first, and goes back at once."""
+_ALIGNED = 64
 
 
 def encode(message: Message) -> list[Buffer]:
@@ -33,19 +37,68 @@ def encode(message: Message) -> list[Buffer]:
     return [_PREFIX.pack(_MAGIC, PROTOCOL, len(head), sum(sizes)) + head, *views]
 
 
+PARCEL = "parcel"
+"""In a run's body: the number of the payload that came ahead of it; among a guest's facts: that it takes payloads so."""
+
+
+@dataclass(frozen=True)
+class Part(Message):
+    """From supervisor to guest: bytes of a payload, ahead of its run. With `sizes` one begins, with `void` it ends unused."""
+
+    parcel: int
+    sizes: list[int] | None = None
+    void: bool = False
+
+
+class Payload:
+    """Where the payload of one frame goes as it comes: memory of its own here, elsewhere in whoever takes its place."""
+
+    def __init__(self, sizes: list[int]) -> None:
+        """Have room for buffers of these sizes; raises MemoryError."""
+        self._sizes = sizes
+        self._memory = _memory(sizes)
+        self._filled = 0
+        self.left = len(self._memory)
+        """Bytes that are still to come."""
+
+    def writable(self) -> memoryview:
+        """Return where the next bytes are to be written; never empty while some are to come."""
+        return self._memory[self._filled :]
+
+    def wrote(self, count: int) -> None:
+        """Take note of bytes that were written."""
+        self._filled += count
+        self.left -= count
+
+    def buffers(self) -> tuple[Buffer, ...]:
+        """Return the buffers of the message, once nothing is left to come."""
+        found, at = [], 0
+        for size in self._sizes:
+            found.append(self._memory[at : at + size])
+            at += size
+        return tuple(found)
+
+    def broken(self) -> None:
+        """Take note that what is left will not come."""
+
+
+Choose = Callable[[str, Fields, "list[int]"], "Payload | None"]
+"""Told the kind of a message, its fields and the sizes of its buffers before these come; may say where they are to go."""
+
+
 class Decoder:
     """Turns bytes into messages: read into `writable()`, say how many with `wrote(n)`, take the messages it yields.
 
     Large payloads are read straight into their final memory, so a bulk byte is touched once.
     """
 
-    def __init__(self) -> None:
-        """Start between two frames."""
+    def __init__(self, choose: Choose = lambda kind, body, sizes: None) -> None:
+        """Start between two frames; payloads go where `choose` says."""
+        self._choose = choose
         self._scratch = bytearray(_SCRATCH)
         self._start = self._end = 0
-        self._head: tuple[str, Fields, list[int]] | None = None
-        self._payload: bytearray | None = None
-        self._filled = 0
+        self._head: tuple[str, Fields] | None = None
+        self._payload: Payload | None = None
         self._frame = 0
         self.taken = 0
         """Bytes of all frames yielded so far: where in a file the next frame begins."""
@@ -53,7 +106,7 @@ class Decoder:
     def writable(self) -> memoryview:
         """Return where the next bytes are to be written; never empty."""
         if self._payload is not None:
-            return memoryview(self._payload)[self._filled :]
+            return self._payload.writable()
         if self._end == len(self._scratch):
             self._make_room()
         return memoryview(self._scratch)[self._end :]
@@ -61,7 +114,7 @@ class Decoder:
     def wrote(self, count: int) -> Iterator[Message]:
         """Take note of `count` bytes written, and yield every message that is whole now."""
         if self._payload is not None:
-            self._filled += count
+            self._payload.wrote(count)
         else:
             self._end += count
         while (message := self._next()) is not None:
@@ -81,6 +134,11 @@ class Decoder:
     def between(self) -> bool:
         """True when no frame is half read: the connection or file may end here."""
         return self._head is None and self._start == self._end
+
+    def broken(self) -> None:
+        """Take note that no more bytes will come."""
+        if self._payload is not None:
+            self._payload.broken()
 
     def _make_room(self) -> None:
         rest = self._scratch[self._start : self._end]
@@ -105,11 +163,10 @@ class Decoder:
         if self._head is None and not self._read_head():
             return None
         assert self._head is not None and self._payload is not None
-        if self._filled < len(self._payload):
+        if self._payload.left:
             return None
-        message = _build(*self._head, self._payload)
+        message = _build(*self._head, self._payload.buffers())
         self._head = self._payload = None
-        self._filled = 0
         self.taken += self._frame
         return message
 
@@ -121,16 +178,24 @@ class Decoder:
         if have < _PREFIX.size + length:
             return False
         at = self._start + _PREFIX.size
-        self._head = _parse(bytes(self._scratch[at : at + length]), payload)
+        kind, body, sizes = _parse(bytes(self._scratch[at : at + length]), payload)
+        self._head = kind, body
         self._frame = _PREFIX.size + length + payload
         self._start = at + length
-        self._payload = bytearray(payload)
-        self._filled = min(payload, self._end - self._start)
-        self._payload[: self._filled] = self._scratch[self._start : self._start + self._filled]
-        self._start += self._filled
+        self._payload = self._choose(kind, body, sizes) or Payload(sizes)
+        self._fill(self._payload)
         if self._start == self._end:
             self._start = self._end = 0
         return True
+
+    def _fill(self, payload: Payload) -> None:
+        """Give a payload what has come of it already."""
+        while payload.left and self._start < self._end:
+            room = payload.writable()
+            count = min(len(room), self._end - self._start)
+            room[:count] = self._scratch[self._start : self._start + count]
+            self._start += count
+            payload.wrote(count)
 
 
 def _parse(head: bytes, payload: int) -> tuple[str, Fields, list[int]]:
@@ -145,18 +210,27 @@ def _parse(head: bytes, payload: int) -> tuple[str, Fields, list[int]]:
     return kind, body, sizes
 
 
-def _build(kind: str, body: Fields, sizes: list[int], payload: bytearray) -> Message:
+def _memory(sizes: list[int]) -> memoryview:
+    """Return room for buffers, one after the other, in which the largest begins where arrays of any type may."""
+    size = sum(sizes)
+    if size < _LARGE:
+        return memoryview(bytearray(size))
+    start = -sum(sizes[: sizes.index(max(sizes))]) % _ALIGNED
+    try:
+        room = mmap.mmap(-1, start + size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    except OSError as error:
+        raise MemoryError(f"there is no memory for {size} bytes") from error
+    return memoryview(room)[start:]
+
+
+def _build(kind: str, body: Fields, buffers: tuple[Buffer, ...]) -> Message:
     cls = Message.kinds.get(kind)
     if cls is None:
         raise ProtocolError(
             f"the other side sent a {kind!r}, which this version does not know; use the same version on both sides"
         )
     known = {f.name for f in fields(cls)}
-    view, buffers, at = memoryview(payload), [], 0
-    for size in sizes:
-        buffers.append(view[at : at + size])
-        at += size
     try:
-        return cls(**{k: v for k, v in body.items() if k in known}, buffers=tuple(buffers))
+        return cls(**{k: v for k, v in body.items() if k in known}, buffers=buffers)
     except TypeError as error:
         raise ProtocolError(f"a {kind} lacks a field: {error}") from error

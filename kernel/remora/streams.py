@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import array
 import asyncio
-import collections
 import contextlib
 import errno
 import functools
@@ -26,17 +25,22 @@ from pathlib import Path
 from typing import Any
 
 from . import frames, settings
+from .bulk import Bulk
 from .errors import BackendError, InternalError, ProtocolError, RemoraError, from_dict
 from .wire import PROTOCOL, Answer, Buffer, Fields, Hello, Message, Request
 
 Receive = Callable[["Peer", Message], None]
 Handler = Callable[["Peer", Any], Awaitable["Fields | Reply | None"]]
 Handlers = Mapping[type[Message], Handler]
+Choose = Callable[["Peer", str, Fields, "list[int]"], "frames.Payload | None"]
+"""`frames.Choose` of one connection."""
 _HIGH_WATER, _LOW_WATER = 1 << 22, 1 << 20
 _TOGETHER = 1 << 16
 """Bytes up to which messages wait for others of the same turn of the loop: one system call, and one waking up over there."""
-_BULK, _SLICE = 1 << 20, 1 << 18
-"""Bytes from which on pieces are given to the transport slice by slice: it copies what it cannot send at once."""
+_BULK, _PROBE = 1 << 17, 1 << 10
+"""Bytes from which on pieces go past the transport, which copies what it cannot send, and those that tell when there is room."""
+_QUEUE = 1 << 20
+"""Bytes in the system: so many go before the other side has to be waited for."""
 _LOG = logging.getLogger(__name__)
 
 
@@ -51,18 +55,19 @@ class Reply:
 class Peer(asyncio.BufferedProtocol):
     """One connection, seen from one side. Use it on the loop that made it."""
 
-    def __init__(self, receive: Receive, closed: Callable[[Peer], None] | None = None) -> None:
-        """Hand messages to `receive`, and say once to `closed` that the other side has gone."""
+    def __init__(
+        self, receive: Receive, closed: Callable[[Peer], None] | None = None, choose: Choose = lambda peer, *head: None
+    ) -> None:
+        """Hand messages to `receive`, and say once to `closed` that the other side has gone; payloads go where `choose` says."""
         self._receive, self._closed = receive, closed
-        self._decoder = frames.Decoder()
+        self._decoder = frames.Decoder(functools.partial(choose, self))
         self._waiting: dict[int, asyncio.Future[Answer]] = {}
         self._numbers = itertools.count(1)
         self._transport: asyncio.Transport | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._outgoing: list[Buffer] = []
         self._piled = 0
-        self._bulk: collections.deque[Buffer] = collections.deque()
-        self._held = 0
+        self._bulk = Bulk()
         self._full = self._closing = False
         self.congested = False
         self._room: asyncio.Future[None] | None = None
@@ -76,6 +81,7 @@ class Peer(asyncio.BufferedProtocol):
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
         transport.set_write_buffer_limits(high=_HIGH_WATER)
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _QUEUE)
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Let asyncio read straight into the frame's final memory."""
@@ -103,7 +109,7 @@ class Peer(asyncio.BufferedProtocol):
     def _judge(self) -> None:
         if self._transport is None:
             return
-        waiting = self._held + self._transport.get_write_buffer_size()
+        waiting = self._bulk.held + self._transport.get_write_buffer_size()
         self.congested = waiting > (_LOW_WATER if self.congested else _HIGH_WATER)
         if not self.congested and self._room is not None and not self._room.done():
             self._room.set_result(None)
@@ -112,6 +118,7 @@ class Peer(asyncio.BufferedProtocol):
         """Fail what is unanswered and tell the owner, once."""
         self._transport = None  # asyncio would take an abort by now for a second end
         self._bulk.clear()
+        self._decoder.broken()
         self._fail(exc or BackendError("the connection was closed"))
 
     # -- ours
@@ -135,8 +142,7 @@ class Peer(asyncio.BufferedProtocol):
         if not pieces or self._transport is None or self._closing or self._transport.is_closing():
             return
         if self._bulk or sum(map(len, pieces)) > _BULK:
-            self._bulk += pieces
-            self._held += sum(map(len, pieces))
+            self._bulk.add(pieces)
             self._transport.set_write_buffer_limits(high=0)
             self._give_bulk()
             self._judge()
@@ -144,13 +150,11 @@ class Peer(asyncio.BufferedProtocol):
             self._transport.writelines(pieces)
 
     def _give_bulk(self) -> None:
-        """Give the transport as much as it sends at once."""
+        """Send as much as goes at once, and leave to the transport what tells when more does."""
         while self._bulk and not self._full and self._transport is not None:
-            view = memoryview(self._bulk.popleft())
-            if len(view) > _SLICE:
-                self._bulk.appendleft(view[_SLICE:])
-            self._held -= min(len(view), _SLICE)
-            self._transport.write(view[:_SLICE])
+            descriptor = self._transport.get_extra_info("socket").fileno()
+            if self._transport.get_write_buffer_size() or not self._bulk.write(descriptor):
+                self._transport.write(self._bulk.cut(_PROBE))
         if not self._bulk and self._transport is not None:
             self._transport.set_write_buffer_limits(high=_HIGH_WATER)
             if self._closing:  # not at once: the transport may be in the midst of writing
@@ -217,6 +221,19 @@ class Peer(asyncio.BufferedProtocol):
             if self._room is None or self._room.done():
                 self._room = asyncio.get_running_loop().create_future()
             await asyncio.wait({self._room, self.gone}, return_when=asyncio.FIRST_COMPLETED)
+
+    async def hold(self, other: Peer, patience: float) -> bool:
+        """Read nothing until `other`, to which it goes on, keeps up; False if that takes longer than so many seconds."""
+        if self._transport is not None:
+            self._transport.pause_reading()
+        try:
+            await asyncio.wait_for(other.wait_drained(), patience)
+        except asyncio.TimeoutError:
+            return False
+        finally:
+            if self._transport is not None:
+                self._transport.resume_reading()
+        return True
 
     def _take(self, message: Message) -> None:
         if isinstance(message, Answer):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import json
 import struct
@@ -13,8 +14,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from remora import frames
 from remora.errors import ProtocolError
-from remora.frames import Decoder, encode
-from remora.wire import PROTOCOL, Answer, Emit, Hello, Message, Ready, Record, RunId, StartRun
+from remora.frames import Decoder, Payload, encode
+from remora.wire import PROTOCOL, Answer, Buffer, Emit, Fields, Hello, Message, Ready, Record, RunId, StartRun
 
 PREFIX = struct.Struct("<4sIIQ")
 
@@ -133,6 +134,80 @@ def test_buffers_are_slices_of_one_memory_and_outlive_the_decoder() -> None:
     assert first.buffers[0].obj is first.buffers[1].obj
     assert first.buffers[0].obj is not second.buffers[0].obj
     assert set(bytes(first.buffers[0])) == {1}
+
+
+def test_the_largest_buffer_begins_where_any_array_may() -> None:
+    """However long what comes before it is: an array that is read there is as fast as one that was made there."""
+    message = Emit(RunId("r"), "output", {}, buffers=(b"odd", bytes(2 << 20), b"end"))
+    (found,) = Decoder().feed(joined(message))
+    address = ctypes.addressof(ctypes.c_char.from_buffer(found.buffers[1]))
+    assert address % 64 == 0
+    assert same(found, message)
+
+
+@pytest.mark.parametrize("most", [7, 100_000])
+def test_a_payload_goes_where_it_is_said(most: int) -> None:
+    """Whoever takes a payload is told what is coming, gets all of that one, and says what the message's buffers are."""
+    told, taken = [], Taken()
+
+    def choose(kind: str, body: Fields, sizes: list[int]) -> Payload | None:
+        told.append((kind, body["facts"], sizes))
+        return taken if len(told) == 2 else None
+
+    data = b"".join(joined(Ready({"n": n}, buffers=(bytes([n]) * 40_000, b"end"))) for n in range(3))
+    decoder, found = Decoder(choose), []
+    while data:
+        room = decoder.writable()
+        count = min(len(room), most, len(data))
+        room[:count] = data[:count]
+        found += decoder.wrote(count)
+        data = data[count:]
+    assert told == [("Ready", {"n": n}, [40_000, 3]) for n in range(3)]
+    assert bytes(taken.data) == b"\1" * 40_000 + b"end"
+    assert [m.buffers for m in found[1:2]] == [(b"taken",)]
+    assert [len(m.buffers) for m in found] == [2, 1, 2]
+
+
+def test_who_takes_a_payload_hears_that_the_rest_will_not_come() -> None:
+    """At the end of the stream in the midst of one, and not behind it."""
+    taken = Taken()
+    decoder = Decoder(lambda kind, body, sizes: taken)
+    message = joined(Ready({}, buffers=(bytes(40_000), b"end")))
+    assert list(decoder.feed(message[:-1])) == []
+    decoder.broken()
+    assert taken.left == 1
+    assert taken.is_broken
+    taken = Taken()
+    decoder = Decoder(lambda kind, body, sizes: taken)
+    list(decoder.feed(message))
+    decoder.broken()
+    assert not taken.is_broken
+
+
+class Taken(Payload):
+    """Keeps what it is given."""
+
+    def __init__(self) -> None:
+        """Expect 40,003 bytes."""
+        self.data, self.left, self.is_broken = bytearray(), 40_003, False
+        self._room = bytearray(1000)
+
+    def writable(self) -> memoryview:
+        """Return a small room."""
+        return memoryview(self._room)[: self.left]
+
+    def wrote(self, count: int) -> None:
+        """Keep them."""
+        self.data += self._room[:count]
+        self.left -= count
+
+    def buffers(self) -> tuple[Buffer, ...]:
+        """Return something else."""
+        return (b"taken",)
+
+    def broken(self) -> None:
+        """Keep that, too."""
+        self.is_broken = True
 
 
 def test_a_value_that_json_cannot_say_fails_at_the_sender() -> None:
