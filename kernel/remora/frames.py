@@ -37,7 +37,7 @@ def encode(message: Message) -> list[Buffer]:
     return [_PREFIX.pack(_MAGIC, PROTOCOL, len(head), sum(sizes)) + head, *views]
 
 
-PARCEL = "parcel"
+AHEAD = "ahead"
 """In a run's body: the number of the payload that came ahead of it; among a guest's facts: that it takes payloads so."""
 
 
@@ -45,7 +45,7 @@ PARCEL = "parcel"
 class Part(Message):
     """From supervisor to guest: bytes of a payload, ahead of its run. With `sizes` one begins, with `void` it ends unused."""
 
-    parcel: int
+    payload: int
     sizes: list[int] | None = None
     void: bool = False
 

@@ -38,7 +38,7 @@ class Unseen:
 
     def accept(self) -> Peer:
         """Make the Peer of a new connection."""
-        return Peer(self._supervisor.receive, self.met().left)
+        return Peer(self._supervisor.receive, self.met().left, self._supervisor.choose)
 
     def met(self) -> Unseen:
         """Take note of a connection."""

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from remora import streams
 from remora.errors import Refused, RemoraError, RunEnded
+from remora.frames import AHEAD, Payload
 from remora.states import SANDBOX_TABLE, EndReason, RunEvent, SandboxEvent, SandboxState, advance
 from remora.streams import Peer, Reply
 from remora.wire import (
@@ -47,6 +48,7 @@ from .endings import explain, explain_cut
 from .masking import Mask
 from .news import News
 from .order import RUNS, SPARE, Order
+from .payloads import Payloads
 from .runs import AwaitEnd, SpareLog, SupervisedRun, run_folder
 from .shells import Shells
 from .uplink import Uplink
@@ -77,6 +79,7 @@ class Supervisor:
         self._asked: EndReason | None = None
         self._ends = asyncio.Event()
         self._shells = Shells(lambda message: self._guest.send(message) if self._guest else None)
+        self._payloads = Payloads()
         self.state = SandboxState.STARTING
         self.facts: Fields = {"supervisor": os.getpid(), "started": time.time()} | order.facts
         self.over = asyncio.Event()
@@ -148,6 +151,13 @@ class Supervisor:
     # -- runs
 
     async def _start_run(self, peer: Peer, request: StartRun) -> Fields:
+        try:
+            return self._queue_run(peer, request)
+        except RemoraError:
+            self._payloads.void(request)
+            raise
+
+    def _queue_run(self, peer: Peer, request: StartRun) -> Fields:
         if self.state is SandboxState.ENDED:
             raise Refused(f"the sandbox has ended: {self.facts.get('message', '')}", reason="sandbox-ended")
         if request.run in self._runs:
@@ -210,6 +220,7 @@ class Supervisor:
         if isinstance(message, Ready):
             self.facts |= {"guest": message.facts}
             self._happened(SandboxEvent.READY)
+            self._payloads.guest = self._guest if message.facts.get(AHEAD) else None
             self._next()
             self._spare.prepare()
         elif isinstance(message, Emit) and message.run in self._runs:
@@ -305,6 +316,8 @@ class Supervisor:
 
     def _drop(self, run: SupervisedRun) -> None:
         self._queue.remove(run)
+        if run.request is not None:
+            self._payloads.void(run.request)
         run.end(EndReason.CANCELLED, RunEnded("cancelled before it began", reason=EndReason.CANCELLED.value))
 
     async def _stop_sandbox(self, _: Peer, request: StopSandbox) -> None:
@@ -327,7 +340,11 @@ class Supervisor:
 
     def accept(self) -> Peer:
         """Make the Peer of a new connection."""
-        return Peer(self.receive, self.left)
+        return Peer(self.receive, self.left, self.choose)
+
+    def choose(self, peer: Peer, kind: str, body: Fields, sizes: list[int]) -> Payload | None:
+        """Let the payload of a run that somebody sends go to the guest at once."""
+        return self._payloads.choose(peer, kind, body, sizes)
 
     def receive(self, peer: Peer, message: Message) -> None:
         """Take a message from agent, kernel or command line."""

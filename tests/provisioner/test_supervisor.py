@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from loops import expected, in_loop
 from provisioner.sandboxes import GUEST, Visitor, a_run, an_order, visit
-from remora import streams
+from remora import frames, streams
 from remora.errors import InternalError, ProtocolError, Refused
 from remora.states import EndReason, SandboxState
 from remora.streams import Peer
@@ -544,6 +544,102 @@ async def test_questions_to_the_guest(tmp_path: Path) -> None:
         asked = [who.peer.request(AskGuest(f"{n}", {}, buffers=(bytes(n),))) for n in range(30) for who in (me, other)]
         answers = await asyncio.gather(*asked)
         assert [(a.result["op"], len(a.buffers[0])) for a in answers] == [(str(n), n) for n in range(30) for _ in "ab"]
+
+
+# ---- large payloads -------------------------------------------------------------------------------------------------------
+
+_TAKES = (
+    GUEST.replace('say(Ready({"pid": os.getpid()}))', 'say(Ready({"pid": os.getpid(), "ahead": True}))')
+    .replace(
+        "def answer(message):",
+        """
+heard = []
+def answer(message):
+    if isinstance(message, frames.Part):
+        data = b"".join(message.buffers)
+        heard.append([message.payload, message.sizes, message.void, len(data), sum(data)])
+    elif isinstance(message, AskGuest) and message.op == "heard":
+        say(Answer(message.ask, {"heard": heard}))
+""",
+        1,
+    )
+    .replace(
+        '    if isinstance(message, AskGuest):\n        say(Answer(message.ask, {"op"',
+        '    elif isinstance(message, AskGuest):\n        say(Answer(message.ask, {"op"',
+    )
+)
+_BULK = bytes([1]) * (5 << 19)
+
+
+async def _ready(me: Visitor) -> None:
+    await me.peer.request(a_run("first"))
+    await me.end_of("first")
+
+
+async def _heard(me: Visitor) -> list[list[Any]]:
+    return list((await me.peer.request(AskGuest("heard", {}))).result["heard"])
+
+
+@in_loop
+async def test_the_payload_of_a_run_is_with_the_guest_before_it_has_come_whole(tmp_path: Path) -> None:
+    """The guest gets it in parts, answers others meanwhile, and the run when all is there; nothing of who leaves early."""
+    async with living(tmp_path, code=_TAKES) as (made, path), visit(path) as me:
+        await _ready(me)
+        frame = b"".join(frames.encode(dataclasses.replace(a_run("r1", "say all", ahead=9), buffers=(_BULK[:-9], b"1" * 9))))
+        with streams.dial(path) as raw:
+            raw.setblocking(False)
+            loop = asyncio.get_running_loop()
+            await loop.sock_sendall(raw, frame[:-1])
+            while sum(part[3] for part in await _heard(me)) < 4 << 19:
+                pass
+            assert "r1" not in made.describe()["runs"]
+            await loop.sock_sendall(raw, frame[-1:])
+            await loop.sock_recv(raw, 1)
+        assert (await me.follow("r1"))[-1].content["state"] == "done"
+        parts = await _heard(me)
+        assert parts[0] == [1, [len(_BULK) - 9, 9], False, 0, 0]
+        assert sum(part[3] for part in parts) == len(_BULK)
+        assert sum(part[4] for part in parts) == len(_BULK) - 9 + 9 * ord("1")
+        with streams.dial(path) as raw:
+            raw.setblocking(False)
+            await loop.sock_sendall(raw, frame[:-1])
+        while not (await _heard(me))[-1][2]:
+            pass
+        assert (await _heard(me))[-1][:3] == [2, None, True]
+        await me.peer.request(a_run("r2", "say on"))
+        await me.end_of("r2")
+
+
+@in_loop
+async def test_a_payload_whose_run_is_not_taken_is_void(tmp_path: Path) -> None:
+    """Refused or dropped while it is queued: the guest is told in both cases."""
+    async with living(tmp_path, code=_TAKES) as (_, path), visit(path) as me:
+        await _ready(me)
+        await me.peer.request(a_run("r0", "wait"))
+        bulky = dataclasses.replace(a_run("r1"), buffers=(_BULK,))
+        await me.peer.request(bulky)
+        with pytest.raises(Refused):
+            await me.peer.request(dataclasses.replace(a_run("r1"), buffers=(_BULK,)))
+        await me.peer.request(CancelRun(RunId("r1")))
+        assert [part[0] for part in await _heard(me) if part[2]] == [2, 1]
+        await me.peer.request(InterruptRun(RunId("r0")))
+        await me.end_of("r0")
+
+
+@in_loop
+async def test_a_guest_that_takes_nothing_holds_up_no_cancel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What its code does may keep it from reading: then the payload is kept outside, and what comes behind it is heard."""
+    monkeypatch.setattr("remora_provisioner.payloads._PATIENCE", 0.05)
+    code = _TAKES.replace(
+        'elif name == "again":', 'elif name == "stuck":\n            signal.pause()\n        elif name == "again":'
+    )
+    async with living(tmp_path, code=code) as (_, path), visit(path) as me:
+        await _ready(me)
+        await me.peer.request(a_run("r0", "stuck"))
+        me.peer.send(dataclasses.replace(a_run("r1"), buffers=(bytes(12 << 20),)))
+        await me.peer.request(CancelRun(RunId("r0"), hard=True))
+        await me.end_of("r0")
+        assert me.reason("r0") == "cancelled"
 
 
 @in_loop

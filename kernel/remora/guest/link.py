@@ -13,6 +13,7 @@ from collections.abc import Callable
 from .. import frames
 from ..errors import ProtocolError
 from ..wire import Message
+from .payloads import Payloads
 
 _PIECES = 512  # below IOV_MAX, which is 1024 everywhere
 _PROTOCOL_BROKEN = 70
@@ -39,11 +40,13 @@ class Link:
 
     def receive_forever(self, take: Callable[[Message], None]) -> None:
         """Hand every message to `take`, until the other side goes and this process with it."""
-        decoder = frames.Decoder()
+        payloads = Payloads()
+        decoder = frames.Decoder(payloads.choose)
         while count := self._read(decoder):
             try:
                 for message in decoder.wrote(count):
-                    take(message)
+                    if (whole := payloads.take(message)) is not None:
+                        take(whole)
             except ProtocolError as error:
                 os.write(self._log, f"guest: {error}\n".encode())
                 os._exit(_PROTOCOL_BROKEN)

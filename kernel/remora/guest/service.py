@@ -20,6 +20,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from ..errors import InternalError, Refused, RemoraError
+from ..frames import AHEAD
 from ..sync.ledger import Ledger
 from ..wire import Answer, AskGuest, CommMessage, Fields, InputReply, Interrupt, Message, Ready, ShellBytes, StartRun
 from . import kept, origin, questions
@@ -250,7 +251,8 @@ def _version_of(name: str) -> str | None:
 
 def _facts() -> Fields:
     versions = {name: found for name in ("IPython", "dill") if (found := _version_of(name))}
-    return {"python": ".".join(map(str, sys.version_info[:3])), "pid": os.getpid(), "versions": versions}
+    python = ".".join(map(str, sys.version_info[:3]))
+    return {"python": python, "pid": os.getpid(), "versions": versions, AHEAD: True}
 
 
 def main() -> None:
