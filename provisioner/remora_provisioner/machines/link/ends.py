@@ -20,6 +20,7 @@ from .pace import CHUNK
 
 _READS, _PIECES = 8, 64
 _USUAL = 1 << 15  # bytes that are read at once of who does not send much
+_QUEUE = 1 << 18  # bytes in the system: so many go before the reader has to be waited for
 
 
 class End:
@@ -39,6 +40,7 @@ class End:
         self._reading = self._writing = False
         self._read_all = self._finished = self._closing = False
         sock.setblocking(False)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _QUEUE)
         self.resume()
 
     # -- from here to there

@@ -5,6 +5,8 @@ Law: non-blocking bytes, and nothing else. Whoever makes one owns what it was ma
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import socket
 from collections.abc import Sequence
@@ -12,6 +14,7 @@ from collections.abc import Sequence
 from remora.wire import Buffer
 
 _QUEUE = 1 << 17  # bytes in the kernel: they go before anything that is sent after them
+_COMING = 1 << 20  # bytes that have come and wait: the more at a time, the less often
 _UNSENT = 25  # TCP_NOTSENT_LOWAT, which the standard library does not name
 
 
@@ -34,6 +37,8 @@ class Stream:
     @classmethod
     def of_command(cls, reading: int, writing: int) -> Stream:
         """Make a stream of the input and the output of a command, whatever they are."""
+        with contextlib.suppress(OSError):  # no pipe, or one that may not be longer
+            fcntl.fcntl(reading, fcntl.F_SETPIPE_SZ, _COMING)
         return cls(reading, writing)
 
     def read_into(self, room: memoryview) -> int:
