@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import logging
 import os
 import re
@@ -32,8 +31,6 @@ from .versions import newer, ours
 AGENT_SOCKET = "agent"
 _BACKEND = re.compile(r"[0-9a-f]{16}")
 _LINE = 128
-_ROOM = 1 << 20
-"""Bytes that whoever has the link may hand over before they are read: what any user may have in a pipe."""
 _LOG = logging.getLogger(__name__)
 
 
@@ -106,7 +103,6 @@ class Gate:
             self._away.drop(backend)
             if backend not in self._links:
                 self._links[backend] = Link(lambda target: self._there.accept(backend, target), first=False)
-            widen(descriptors[0])
             carrying = asyncio.ensure_future(self._links[backend].carry(Stream.of_command(*descriptors)))
             with contextlib.suppress(RemoraError, OSError), self._there.visited(backend):
                 await _until_hung_up(sock, carrying)  # when it breaks, it is carried by the next connection
@@ -119,12 +115,6 @@ class Gate:
             self._away.set(backend, BACKEND_IDLE.seconds, lambda: self._forget(backend))
         else:
             self._links.pop(backend).close()
-
-
-def widen(descriptor: int) -> None:
-    """Let a pipe hold more than usual: who is busy reads much at once instead of little often."""
-    with contextlib.suppress(OSError):  # it is no pipe, or the user has too many large ones
-        fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, _ROOM)
 
 
 async def _line(sock: socket.socket) -> tuple[str, list[int]]:
