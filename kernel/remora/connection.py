@@ -7,7 +7,6 @@ of this machine breaks when that ends.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 from pathlib import Path
 
@@ -203,9 +202,13 @@ class Connection:
         """Say whether the notebook's folder needs no exchange; from the cell's thread."""
         if not self.elsewhere:
             return True
-        with contextlib.suppress(OSError):
+        try:
             return self._door.ask() and self._door.answer(waiting)
-        return False
+        except OSError:
+            return False
+        except BaseException:  # between the question and the wait for its answer, too
+            self._door.forget()
+            raise
 
     def expect_files(self, run: RunId) -> bool:
         """Ask about the files that a run which is starting may make; say whether `files_are_home` will answer.

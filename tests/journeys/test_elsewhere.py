@@ -147,6 +147,14 @@ def work(x):
 """
 
 
+def test_what_a_sandbox_has_written_that_dies(notebook: Notebook):
+    """It is here when the cell is over, and named."""
+    ran = notebook.remote("open('last.txt', 'w').write('words')\nimport os; os._exit(1)", f"{ON} session=dies")
+    assert not ran.ok
+    assert (notebook.folder / "last.txt").read_text() == "words"
+    assert "1 file fetched" in ran.stdout + ran.stderr, ran
+
+
 def test_functions(place: Place, notebook: Notebook):
     """Calls run there, several at once, with the files of the folder; what they print, write, return and raise comes home."""
     folder = notebook.folder

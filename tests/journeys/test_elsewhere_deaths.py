@@ -15,12 +15,15 @@ from provisioner.hosts import Host
 from provisioner import needs
 
 pytestmark = needs.hosts
-COUNT = "import time\nfor i in range(10):\n    print('line', i, flush=True)\n    time.sleep(0.2)\ncounted = before + 1"
+COUNT = (
+    "import time\nfor i in range(10):\n    print('line', i, flush=True)\n    time.sleep(0.2)\n"
+    "counted = before + 1\nopen('made.txt', 'w').write(str(counted))"
+)
 LINES = "".join(f"line {i}\n" for i in range(10))
 
 
 def test_runs_go_on(host: Host, small_environment: str):
-    """Whoever dies in between: each line is there once, in order, and the variables are there afterwards."""
+    """Whoever dies in between: each line is there once, in order; variables and files are there when the cell is over."""
     with knowing(host, small_environment) as place:
         ways: dict[str, Callable[[], object]] = {
             "backend": lambda: parts.kill_backend(place),
@@ -35,6 +38,7 @@ def test_runs_go_on(host: Host, small_environment: str):
             assert ran.ok, (what, ran.error)
             assert ran.stdout == LINES, what
             assert notebook.run("counted").result == str(number + 1), what
+            assert (notebook.folder / "made.txt").read_text() == str(number + 1), what
             assert notebook.remote("counted + 1", ON).result == str(number + 2), what
 
 

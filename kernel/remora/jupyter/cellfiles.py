@@ -49,7 +49,7 @@ class CellFiles:
         self._expected = self._connection.expect_files(run)
 
     def forget(self) -> None:
-        """Take note that nobody waited for the end of the run."""
+        """Take note that nobody waits for the end of the run any more; safe twice."""
         if self._expected:
             self._expected = False
             self._connection.forget_files()
@@ -63,6 +63,8 @@ class CellFiles:
                 self._fetch()
         except (KeyboardInterrupt, RunEnded):
             self._say("not all files are home yet; the rest comes with the next cell")
+        finally:
+            self.forget()
 
     def leave(self) -> None:
         """Let the cell not wait for files any longer; from any thread."""
@@ -77,9 +79,10 @@ class CellFiles:
         if self._expected:
             try:
                 with self._hearing():
-                    if self._connection.files_are_home(self._tick):
-                        return
-                answered = True
+                    home = self._connection.files_are_home(self._tick)
+                self._expected, answered = False, True
+                if home:
+                    return
             except OSError:  # the backend is gone, or the user has cancelled
                 if self._left:
                     raise RunEnded("cancelled", reason=EndReason.CANCELLED.value) from None

@@ -26,7 +26,7 @@ class Door:
     def __init__(self, path: Path, is_at_rest: Callable[[], bool], is_home: Callable[[RunId], bool]) -> None:
         """Listen at this path, for this user alone, on a running loop.
 
-        `is_at_rest` answers at once, `is_home` at the end of a run; both may block.
+        `is_at_rest` answers at once, `is_home` at the end of a run; both may block. On an OSError of theirs the door hangs up.
         """
         self._is_at_rest, self._is_home = is_at_rest, is_home
         self._visitors: set[socket.socket] = set()
@@ -38,11 +38,11 @@ class Door:
         return self._relay.path
 
     def close(self) -> None:
-        """Listen no more, and send away who is there."""
+        """Listen no more; who waits for an answer gets it, and then nobody is there any more."""
         self._relay.close()
         for sock in [*self._visitors]:
             with contextlib.suppress(OSError):  # it has just left
-                sock.shutdown(socket.SHUT_RDWR)
+                sock.shutdown(socket.SHUT_RD)
 
     def _enter(self, sock: socket.socket) -> None:
         self._visitors.add(sock)

@@ -8,6 +8,7 @@ exchange that begins from now on shares it with all who want the same.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import logging
 import os
@@ -18,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from remora.errors import RemoraError
+from remora.errors import RemoraError, Unavailable
 from remora.resources import SandboxSpec, parse_memory
 from remora.settings import FILES_MOST
 from remora.wire import Fields, RunId, SandboxId
@@ -27,6 +28,12 @@ from ..view import shared_folder
 from .exchange import FolderHome, Receipt, Rest, is_at_rest, rest
 from .threads import apart, beside
 
+_SOONEST, _LATEST = 1.0, 60.0
+"""Seconds until files are fetched again that could not come."""
+_LAST = 600.0
+"""Seconds for the files of a sandbox that has ended to come home."""
+_LINGER = 10.0
+"""Seconds in which whoever has waited for such files asks what came."""
 _LOG = logging.getLogger(__name__)
 T = TypeVar("T")
 
@@ -44,6 +51,8 @@ class _Home:
     """Runs whose files somebody waits for, and whether they are heard to have ended."""
     fetched: set[RunId] = field(default_factory=set)
     """Those whose files are home, until they are heard to have ended."""
+    again: bool = False
+    """Whether a run has ended since `fetching` last began."""
 
 
 _Shared = tuple[Path, bool]
@@ -71,8 +80,15 @@ class Homes:
             home = FolderHome(Path(folder), state, self._machine, writable=spec.files == "rw", most=most)
             self._homes[sandbox] = _Home(home)
 
-    def drop(self, sandbox: SandboxId) -> None:
-        """Take note that a sandbox has ended."""
+    async def last(self, sandbox: SandboxId, *, working: bool) -> None:
+        """Bring home what is left when a sandbox has ended, `working` or not, and let whoever waited hear what that was."""
+        if (home := self._homes.get(sandbox)) is None:
+            return
+        if working or home.awaited or home.again or not home.met:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_LAST):
+                    await self._try(sandbox, home)
+            await asyncio.sleep(_LINGER)
         self._homes.pop(sandbox, None)
 
     def close(self) -> None:
@@ -87,11 +103,11 @@ class Homes:
         """Say whether a run may begin without an exchange, and there is nothing to be told; from any thread, and it blocks."""
         home = self._homes.get(sandbox)
         if home is None or not home.met or home.untold:
-            return False
+            return home is None
         try:
-            home.rest = found = rest(home.folder)
-        except RemoraError:
-            return False  # an exchange will say it
+            home.rest = found = rest(home.folder, wait=False)
+        except (RemoraError, BlockingIOError):
+            return False  # an exchange says why, or waits for the one that goes on
         return found is not None
 
     async def exchange(self, sandbox: SandboxId, *, whole: bool) -> Fields:
@@ -111,7 +127,7 @@ class Homes:
     def is_home(self, sandbox: SandboxId, run: RunId) -> bool:
         """Wait for the end of a run, which need not have begun, and bring home what it has written; say whether that was nothing.
 
-        From a thread of its own. After a failure an exchange is needed, which will say it.
+        From a thread of its own. Raises OSError if that cannot be said: the whole has to be exchanged when the run has ended.
         """
         home = self._homes.get(sandbox)
         if home is None:
@@ -121,9 +137,10 @@ class Homes:
                 at_rest = is_at_rest(home.folder, home.rest, sock)
             if not at_rest:
                 self._in_loop(self._exchange(sandbox, home))
-        except (RemoraError, OSError, CancelledError):
-            home.met = at_rest = False
-        self._loop.call_soon_threadsafe(self._awaited, sandbox, home, run)
+        except (RemoraError, OSError, CancelledError) as error:
+            self._loop.call_soon_threadsafe(self._given_up, sandbox, home, run)
+            raise ConnectionAbortedError("the files of a run are not home") from error
+        self._loop.call_soon_threadsafe(self._came, home, run)
         return at_rest and not home.untold
 
     def _in_loop(self, work: Coroutine[Any, Any, T]) -> T:
@@ -135,12 +152,14 @@ class Homes:
         home.awaited[run] = False
         return self._dial(f"folder/{sandbox}/{run}")
 
-    def _awaited(self, sandbox: SandboxId, home: _Home, run: RunId) -> None:
-        """Take note that nobody waits for a run's files any more."""
-        heard = home.awaited.pop(run, False)
-        if home.met and not heard:
+    def _came(self, home: _Home, run: RunId) -> None:
+        """Take note that a run's files are home."""
+        if not home.awaited.pop(run, True):
             home.fetched.add(run)
-        elif not home.met and heard:
+
+    def _given_up(self, sandbox: SandboxId, home: _Home, run: RunId) -> None:
+        """Take note that nobody waits for a run's files any more."""
+        if home.awaited.pop(run, False):
             self.fetch_soon(sandbox)
 
     def ended(self, sandbox: SandboxId, run: RunId) -> None:
@@ -167,23 +186,41 @@ class Homes:
     async def _agree(self, shared: _Shared) -> str:
         async with self._turns.setdefault(shared, asyncio.Lock()):
             del self._next[shared]
-            alike = ((name, home) for name, home in self._homes.items() if (home.folder.folder, home.folder.writable) == shared)
-            for sandbox, home in alike:
-                await self._exchange(sandbox, home)
-                return str(_told(home.untold)["line"])
+            alike = [each for each in self._homes.items() if (each[1].folder.folder, each[1].folder.writable) == shared]
+            for number, (sandbox, home) in enumerate(alike, 1):
+                try:
+                    await self._exchange(sandbox, home)
+                except Unavailable:  # the sandbox may just have ended
+                    if number == len(alike):
+                        raise
+                else:
+                    return str(_told(home.untold)["line"])
         return ""
 
     def fetch_soon(self, sandbox: SandboxId) -> None:
-        """Let an exchange begin for which nobody waits."""
-        home = self._homes.get(sandbox)
-        if home is not None and (home.fetching is None or home.fetching.done()):
-            home.fetching = asyncio.get_running_loop().create_task(self._fetch(sandbox, home))
+        """Let an exchange begin for which nobody waits; it is tried again as long as the sandbox lives."""
+        if (home := self._homes.get(sandbox)) is not None:
+            home.again = True
+            if home.fetching is None or home.fetching.done():
+                home.fetching = asyncio.get_running_loop().create_task(self._fetch(sandbox, home))
 
     async def _fetch(self, sandbox: SandboxId, home: _Home) -> None:
+        pause = _SOONEST
+        while home.again and self._homes.get(sandbox) is home:
+            home.again = False
+            if not await self._try(sandbox, home):
+                home.again = True
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, _LATEST)
+
+    async def _try(self, sandbox: SandboxId, home: _Home) -> bool:
+        """Exchange, and say whether that came to its end."""
         try:
             await self._exchange(sandbox, home)
         except (RemoraError, OSError) as error:
             _LOG.warning("files of %s have not come home yet: %s", sandbox, error)
+            return False
+        return True
 
     async def _exchange(self, sandbox: SandboxId, home: _Home) -> None:
         async with home.turn:

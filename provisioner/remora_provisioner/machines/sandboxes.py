@@ -198,6 +198,7 @@ class Sandboxes(Hearing):
     def _ended(self, sandbox: SandboxId, known: Fields) -> None:
         if sandbox in self._over:
             known = {"runs": known["runs"], "state": known["state"], "facts": {}}
+        working = bool(self._open_runs.get(sandbox))
         for run, about in known["runs"].items():  # first, so that a backend which is killed now comes back to them
             self._note_run(sandbox, RunId(run), about["state"], about["facts"])
         for run in self._open_runs.pop(sandbox, set()):  # those that nobody there knows of any more
@@ -205,10 +206,15 @@ class Sandboxes(Hearing):
                 self._listener.run_changed(sandbox, run, RunState.ENDED.value, {"reason": EndReason.CRASHED.value})
         self._heard_sandbox(sandbox, known["state"], known["facts"])
         self._over.discard(sandbox)
-        self._ours.discard(sandbox)
-        self._homes.drop(sandbox)
         self.ports.close(sandbox)
         if relay := self._relays.pop(sandbox, None):
             (self._place / sandbox / OWNER).unlink(missing_ok=True)
-            self._doors.pop(sandbox).close()
             relay.close()
+        self.soon(self._let_go(sandbox, working=working))
+
+    async def _let_go(self, sandbox: SandboxId, *, working: bool) -> None:
+        """Forget a sandbox that has ended, when its files are home."""
+        await self._homes.last(sandbox, working=working)
+        self._ours.discard(sandbox)
+        if door := self._doors.pop(sandbox, None):
+            door.close()

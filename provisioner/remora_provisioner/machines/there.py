@@ -43,6 +43,7 @@ from .watching import Watching
 _FIRST_TIDY, _NEXT_TIDY = 60.0, 6 * 3600.0
 _JAIL = "bubblewrap"
 """What shows folders under the paths that they have on another machine."""
+_REMEMBERED = 1000
 _FAREWELL = 0.1
 """Seconds for the last answer to go out."""
 
@@ -58,6 +59,8 @@ class There:
         self._store = Store(state / "images")
         self.ends = Ends(state)
         self.copies = Copies(state)
+        self._shared: dict[SandboxId, tuple[str, Path]] = {}
+        """Whose sandboxes shared a folder last, and where its copy is."""
         self._sockets: set[asyncio.Task[None]] = set()
         self._transfers = 0
         self._visits: list[str] = []
@@ -145,13 +148,26 @@ class There:
 
     def _folder(self, backend: str, sandbox: str, run: str) -> socket.socket:
         """Return what leads to one exchange of a sandbox's folder, or, with a run, to a look at it when that has ended."""
-        place = self.copies.used(self._owned(backend, SandboxId(sandbox)))
+        place = self._copy(backend, SandboxId(sandbox))
         if not run:
             return self._in_thread(lambda sock: serve(place / FILES, place / AGREED, sock))
         supervisor, over = self.agent.peer(SandboxId(sandbox)), Future[None]()
         look = self._in_thread(lambda sock: tell(place / FILES, place / AGREED, sock, over.result), transfers=False)
         self._keep(_settle_at_end(supervisor, RunId(run), over))
         return look
+
+    def _copy(self, backend: str, sandbox: SandboxId) -> Path:
+        """Return the place of the copy of a sandbox's folder, of one that has ended too."""
+        try:
+            place = self.copies.used(self._owned(backend, sandbox))
+        except (OSError, ValueError):
+            owner, place = self._shared.get(sandbox, ("", Path()))
+            if owner != backend:
+                raise
+        self._shared[sandbox] = backend, place
+        for old in [*self._shared][:-_REMEMBERED]:
+            del self._shared[old]
+        return place
 
     def _owned(self, backend: str, sandbox: SandboxId) -> Path:
         directory = self._state / "sandboxes" / sandbox

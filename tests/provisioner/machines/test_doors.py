@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -29,11 +31,26 @@ class House:
     def _answer(self, run: RunId | str) -> bool:
         self.asked.append(run)
         self.may_answer.wait(20)
+        if run not in self.answers:
+            raise ConnectionAbortedError("nobody knows")
         return self.answers[run]
 
 
 def never() -> None:
     """Want to hear nothing while an answer is waited for."""
+
+
+def asked(door: Door) -> bool:
+    """Ask about now, as a cell does."""
+    with suppress(OSError):
+        return door.ask() and door.answer(never)
+    return False
+
+
+def until_asked(house: House) -> None:
+    """Wait until a question has come."""
+    while not house.asked:
+        time.sleep(0.01)
 
 
 async def apart(work: Callable[[], object]) -> object:
@@ -111,23 +128,35 @@ async def test_leaving(tmp_path: Path) -> None:
 
 
 @in_loop
-async def test_a_backend_that_goes_and_comes_back(tmp_path: Path) -> None:
-    """Whoever waits is told; who asks while there is none hears no; afterwards it is as before."""
+async def test_a_door_that_closes(tmp_path: Path) -> None:
+    """Whoever waits gets the answer; who asks afterwards hears no; when there is one again it is as before."""
     house = House(tmp_path)
     door = Door(str(house.door.path))
-    assert await apart(lambda: door.ask() and door.answer(never))
+    house.answers["r1"] = False
     house.may_answer.clear()
     assert await apart(lambda: door.ask("r1"))
+    await apart(lambda: until_asked(house))
     house.door.close()
-    with pytest.raises(OSError, match="gone"):
-        await apart(lambda: door.answer(never))
-    assert not await apart(door.ask)
+    house.may_answer.set()
+    assert not await apart(lambda: door.answer(never))
+    assert not await apart(lambda: asked(door))
     again = House(tmp_path)
     assert await apart(lambda: door.ask() and door.answer(never))
-    house.answers["r1"] = True
-    house.may_answer.set()
     door.forget()
     again.door.close()
+
+
+@in_loop
+async def test_an_answer_that_cannot_be_given(tmp_path: Path) -> None:
+    """Whoever waits is told that there is none, which is not no; the next question is answered."""
+    house = House(tmp_path)
+    door = Door(str(house.door.path))
+    assert await apart(lambda: door.ask("r1"))
+    with pytest.raises(OSError, match="gone"):
+        await apart(lambda: door.answer(never))
+    assert await apart(lambda: door.ask() and door.answer(never))
+    door.forget()
+    house.door.close()
 
 
 def test_no_door() -> None:

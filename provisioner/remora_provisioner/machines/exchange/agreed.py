@@ -34,13 +34,13 @@ _MALFORMED = (ValueError, TypeError, KeyError, struct.error, ProtocolError)
 
 
 @contextlib.contextmanager
-def locked(state: Path) -> Iterator[None]:
-    """Hold the folder's lock, waiting while another exchange of it goes on; StateError if there can be none."""
+def locked(state: Path, *, wait: bool = True) -> Iterator[None]:
+    """Hold the folder's lock; while another has it, `wait` or raise BlockingIOError. StateError if there can be none."""
     with kept(state):
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(state / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
     finally:
         os.close(descriptor)

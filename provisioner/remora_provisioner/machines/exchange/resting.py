@@ -34,13 +34,13 @@ class Rest(NamedTuple):
     """The digest of the machine's folder."""
 
 
-def rest(home: FolderHome) -> Rest | None:
+def rest(home: FolderHome, *, wait: bool = True) -> Rest | None:
     """Return what both sides are at rest with, as far as is known here; None if an exchange is needed. It blocks.
 
-    Raises StateError and InputError as an exchange does.
+    Raises StateError and InputError as an exchange does, and BlockingIOError, unless it is to `wait`, while one goes on.
     """
     memory = Memory(home.state, home.machine)
-    with locked(home.state), opened(home.folder) as top:
+    with locked(home.state, wait=wait), opened(home.folder) as top:
         agreed = memory.agreed()
         if not agreed.seen or agreed.top != os.fstat(top.top).st_ino or not memory.intent().is_empty:
             return None
