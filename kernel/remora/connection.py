@@ -80,11 +80,15 @@ class Connection:
             if self._peer.gone.done():
                 raise BackendError("the connection was closed")
         except (OSError, BackendError) as error:
-            facts = (await self.client.request(FindSandbox(self.facts["id"]))).result
-            if self.elsewhere and facts["state"] != SandboxState.ENDED.value:
-                raise BackendError(f"the sandbox on {self.facts['on']} cannot be reached: {error}") from error
-            reason, text = facts.get("reason", "sandbox-failed"), facts.get("message", f"the sandbox cannot be reached: {error}")
-            raise RunEnded(text, reason=reason) from error
+            raise await self._unreached(error) from error
+
+    async def _unreached(self, error: Exception) -> RemoraError:
+        """Return why the sandbox is not to be reached: RunEnded if it is gone, BackendError if it may come back."""
+        facts = (await self.client.request(FindSandbox(self.facts["id"]))).result
+        if self.elsewhere and facts["state"] != SandboxState.ENDED.value:
+            return BackendError(f"the sandbox on {self.facts['on']} cannot be reached: {error}")
+        reason, text = facts.get("reason", "sandbox-failed"), facts.get("message", f"the sandbox cannot be reached: {error}")
+        return RunEnded(text, reason=reason)
 
     def _lost(self, peer: Peer) -> None:
         """Come back to a sandbox elsewhere, which knows nothing of what has happened on the way."""
@@ -136,7 +140,7 @@ class Connection:
             while self.elsewhere and not (self.ended or self._closed or follow.ended):
                 sent = await self._see_once(await self._reached(), request, follow, sent)
             if not self.elsewhere:
-                await self._send_off(await self._reached(), request, follow)
+                await self._send_here(await self._reached(), request, follow)
             if not follow.ended:
                 await self._follow_log(follow)
         except RemoraError as error:
@@ -149,6 +153,15 @@ class Connection:
             if self.ended:  # before the run had reached it
                 await self._connect()
             raise
+
+    async def _send_here(self, peer: Peer, request: StartRun, follow: Follow) -> None:
+        try:
+            await self._send_off(peer, request, follow)
+        except BackendError as error:
+            if not peer.gone.done():
+                raise
+            # it ended before it had all of the request: the backend knows why
+            raise await self._unreached(error) from error
 
     async def _send_off(self, peer: Peer, request: StartRun, follow: Follow) -> None:
         await peer.request(request)

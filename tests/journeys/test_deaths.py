@@ -167,6 +167,8 @@ def test_out_of_memory(notebook: Notebook) -> None:
     """A cell that takes more than memory= is ended as out of memory, with peak and limit, and the next one runs."""
     _out_of_memory(notebook.remote("hog = bytearray(10**9)", "session=small memory=256MiB"))
     assert notebook.remote("print('again')", "session=small memory=256MiB").stdout == "again\n"
+    assert notebook.run("import numpy; big = numpy.ones(5 * 10**7)").ok
+    _out_of_memory(notebook.remote("big.sum()", "session=small memory=256MiB"))
 
 
 def test_out_of_memory_without_control_groups(place: Place) -> None:
