@@ -330,4 +330,4 @@ def full(folder: Callable[[], Path]) -> Iterator[None]:
     try:
         yield
     finally:
-        (folder() / _FILLER).unlink()
+        (folder() / _FILLER).unlink(missing_ok=True)  # it may have been filled twice
