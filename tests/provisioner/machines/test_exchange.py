@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import random
@@ -600,6 +601,31 @@ def test_a_file_that_changes_while_it_is_read_is_sent_next_time(pair: Pair, monk
     monkeypatch.setattr(parcels, "send", edit)
     assert {stay.path for stay in pair.exchange().stays} == {"data.csv", "pkg/large.bin"}
     assert not (pair.there / "data.csv").exists()
+    monkeypatch.undo()
+    pair.exchange()
+    assert tree(pair.here) == tree(pair.there)
+
+
+@pytest.mark.parametrize("kind", ["cannot", "shrinks", "breaks"])
+def test_files_that_the_system_sends(pair: Pair, monkeypatch: pytest.MonkeyPatch, kind: str):
+    """Where it cannot they are read; one that shrinks meanwhile is left for the next time, all others are not."""
+    for number in range(4):
+        write(pair.here / f"{number}", LARGE[number : number + 100_000] if number % 2 else b"%d" % number, old=True)
+    real = os.sendfile
+
+    def send(sink, source, at, size):
+        if kind == "cannot":
+            raise OSError(errno.EINVAL, "this disk has never learned it")
+        os.truncate(pair.here / "3", 50_000)
+        return real(sink, source, at, size)
+
+    if kind != "breaks":
+        monkeypatch.setattr(os, "sendfile", send)
+    with pytest.raises(Unavailable) if kind == "breaks" else contextlib.nullcontext():
+        receipt = pair.exchange(most=100_000 if kind == "breaks" else 1 << 60)
+        assert [stay.path for stay in receipt.stays] == (["3"] if kind == "shrinks" else [])
+        assert {path: tree(pair.here)[path] for path in tree(pair.there)} == tree(pair.there)
+        assert receipt.sent == (3 if kind == "shrinks" else 4)
     monkeypatch.undo()
     pair.exchange()
     assert tree(pair.here) == tree(pair.there)

@@ -20,12 +20,13 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import socket
 import struct
 import threading
 import zlib
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple, TypeAlias
 
 from remora.errors import ProtocolError, RemoraError, Unavailable, from_dict
 from remora.wire import Buffer
@@ -35,6 +36,16 @@ _HEAD = struct.Struct(">cQ")
 SHORT, PACK, LONG = 1 << 16, 1 << 22, 1 << 29
 _ROOM = 1 << 20
 _MOST = {b"C": PACK, b"L": PACK, b"Z": SHORT, b"E": 0, b"T": SHORT, b"B": SHORT, b"X": SHORT}
+
+
+class Stretch(NamedTuple):
+    """The beginning of an open file, so many bytes of it."""
+
+    descriptor: int
+    size: int
+
+
+Piece: TypeAlias = "Buffer | Stretch"
 
 
 class Letters:
@@ -58,6 +69,32 @@ class Letters:
                 for part in parts:
                     self._sock.sendall(part)
         self.put_bytes += _HEAD.size + sum(map(len, parts))
+
+    def put_pieces(self, letter: bytes, pieces: Iterable[Piece]) -> None:
+        """Send a letter whose content are bytes and stretches of files; zeros come in place of what cannot be read of these."""
+        gathered = list(_gathered(pieces))
+        length = sum(piece.size if isinstance(piece, Stretch) else len(piece) for piece in gathered)
+        with self._writing, self.unbroken():
+            self._sock.sendall(_HEAD.pack(letter, length))
+            for piece in gathered:
+                for data in self._unsent(*piece) if isinstance(piece, Stretch) else [piece]:
+                    self._sock.sendall(data)
+        self.put_bytes += _HEAD.size + length
+
+    def _unsent(self, descriptor: int, size: int) -> Iterator[bytes]:
+        """Let the system send a file out of its memory, without a copy here; give what it does not send."""
+        at = 0
+        try:
+            while at < size and (count := os.sendfile(self._sock.fileno(), descriptor, at, size - at)):
+                at += count
+        except ConnectionError:
+            raise
+        except OSError:  # not every file can be sent so
+            with contextlib.suppress(OSError):
+                yield (rest := os.pread(descriptor, size - at, at))
+                at += len(rest)
+        if at < size:
+            yield bytes(size - at)
 
     def get(self, *expected: bytes) -> tuple[bytes, memoryview]:
         """Return the next letter, one of those expected; an X is raised as the error that it holds.
@@ -144,6 +181,19 @@ class Letters:
             f"the connection to {self.name} broke while files were exchanged; what arrived is kept, run it again to go on",
             reason="connection-broken",
         )
+
+
+def _gathered(pieces: Iterable[Piece]) -> Iterator[Piece]:
+    """Yield what lies between two files as one."""
+    between: list[Buffer] = []
+    for piece in pieces:
+        if isinstance(piece, Stretch):
+            yield b"".join(between)
+            yield piece
+            between = []
+        else:
+            between.append(piece)
+    yield b"".join(between)
 
 
 def _inflated(data: Buffer) -> bytes:

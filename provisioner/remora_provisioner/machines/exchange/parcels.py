@@ -14,7 +14,7 @@ from pathlib import Path
 
 from .beneath import MOST, Beneath
 from .entries import Entry, arriving
-from .letters import Letters
+from .letters import Letters, Piece, Stretch
 
 PIECE = 1 << 20
 """Bytes of a large file in one letter."""
@@ -22,7 +22,9 @@ NOTHING = bytes(PIECE)
 """A piece of zeros."""
 COUNT, FILE, PART, ZEROS = struct.Struct("<I"), struct.Struct("<IIq"), struct.Struct("<IQq"), struct.Struct("<IQqQ")
 """Heads: of a pack; of each file in it, number, size, time; of a piece, number, place, time; of zeros, and how many."""
-_SMALL, _PACK, _FILES = 1 << 19, 1 << 20, 4096
+_LITTLE, _SMALL = 1 << 15, 1 << 19
+"""Bytes up to which files go together, and up to which one is whole in a letter."""
+_PACK, _FILES = 1 << 20, 4096
 
 
 @dataclass(frozen=True)
@@ -61,14 +63,18 @@ def send(folder: Path, parcels: Iterable[Parcel], letters: Letters, stopped: Cal
 
 
 class _Sender:
+    """Sends one file after another; small ones wait until there are enough of them, those that are not copied stay open."""
+
     def __init__(self, top: Beneath, letters: Letters) -> None:
         self._top, self._letters = top, letters
         self._room = memoryview(bytearray(_PACK))
         self._heads: list[bytes] = []
-        self._used = self.count = 0
+        self._pieces: list[Piece] = []
+        self._used = self._copied = self.count = 0
 
     def send(self, parcel: Parcel) -> None:
         descriptor = self._top.read(parcel.path)
+        kept = False
         try:
             facts = os.fstat(descriptor)
             if facts.st_size != parcel.entry.size:
@@ -77,24 +83,37 @@ class _Sender:
             if parcel.entry.size > _SMALL:
                 self._large(parcel, descriptor, mtime)
             else:
-                self._small(parcel, descriptor, mtime)
+                kept = self._small(parcel, descriptor, mtime)
         finally:
-            os.close(descriptor)
+            if not kept:
+                os.close(descriptor)
 
-    def _small(self, parcel: Parcel, descriptor: int, mtime: int) -> None:
+    def _small(self, parcel: Parcel, descriptor: int, mtime: int) -> bool:
+        """Put a file into the pack; True if it is to stay open until that is sent."""
         size = parcel.entry.size
-        if self._used + size > len(self._room) or len(self._heads) == _FILES:
+        if self._used + size > _PACK or len(self._heads) == _FILES:
             self.flush()
-        if _filled(descriptor, self._room[self._used : self._used + size]):
-            self._heads.append(FILE.pack(parcel.number, size, mtime))
-            self._used += size
+        kept = size > _LITTLE
+        if not kept and not _filled(descriptor, self._room[self._copied : self._copied + size]):
+            return False
+        self._pieces.append(Stretch(descriptor, size) if kept else self._room[self._copied : self._copied + size])
+        self._copied += 0 if kept else size
+        self._heads.append(FILE.pack(parcel.number, size, mtime))
+        self._used += size
+        return kept
 
     def flush(self) -> None:
-        if self._heads:
-            head = COUNT.pack(len(self._heads)) + b"".join(self._heads)
-            self._letters.put(b"C", head, self._room[: self._used])
+        pieces, self._pieces = self._pieces, []
+        try:
+            if self._heads:
+                self._letters.put_pieces(b"C", [COUNT.pack(len(self._heads)), *self._heads, *pieces])
+        finally:
+            for piece in pieces:
+                if isinstance(piece, Stretch):
+                    os.close(piece.descriptor)
         self.count += self._used
-        self._heads, self._used = [], 0
+        self._heads = []
+        self._used = self._copied = 0
 
     def _large(self, parcel: Parcel, descriptor: int, mtime: int) -> None:
         self.flush()
