@@ -33,7 +33,7 @@ from . import terms
 from .copies import AGREED, FILES, Copies
 from .desk import Desk
 from .ends import Ends
-from .exchange import roomy, serve, tell
+from .exchange import serve, tell
 from .luggage import receive
 from .ports import check_port, connected
 from .threads import apart, beside
@@ -202,7 +202,7 @@ class There:
                 await beside(ours, work)
 
         self._keep(run())
-        return roomy(theirs)
+        return theirs
 
     def _keep(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

@@ -34,7 +34,7 @@ from remora.wire import Buffer
 PROTOCOL = 1
 _HEAD = struct.Struct(">cQ")
 SHORT, PACK, LONG = 1 << 16, 1 << 22, 1 << 29
-_ROOM = 1 << 20
+_QUEUE = 1 << 20  # bytes in the system: so many go before the reader has to be waited for
 _MOST = {b"C": PACK, b"L": PACK, b"Z": SHORT, b"E": 0, b"T": SHORT, b"B": SHORT, b"X": SHORT}
 
 
@@ -53,7 +53,8 @@ class Letters:
 
     def __init__(self, sock: socket.socket, name: str) -> None:
         self.name = name
-        self._sock = roomy(sock)
+        self._sock = sock
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _QUEUE)
         self._writing = threading.Lock()
         self._room = memoryview(b"")
         self.put_bytes = self.got_bytes = 0
@@ -202,12 +203,6 @@ def _inflated(data: Buffer) -> bytes:
     if not inflater.eof:
         raise ValueError("it is cut, or larger than anything can be")
     return found
-
-
-def roomy(sock: socket.socket) -> socket.socket:
-    """Let a socket take in more before its reader must read: those at both ends wait for each other less often."""
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _ROOM)
-    return sock
 
 
 def text(path: bytes) -> str:
