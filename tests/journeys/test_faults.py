@@ -74,7 +74,7 @@ def test_random_faults(small_environment: str, disk: Path) -> None:
             wrong += [f"seat {seat.number}: {why}" for why in seat.trouble]
         wrong += left(host, place)
         assert not wrong, "\n".join([f"seed {SEED}, {struck.struck}", *wrong])
-        assert outcomes["done"] + outcomes["ended crashed"], "no run was begun"
+        assert outcomes["done"] + outcomes["ended crashed"] >= max(1, COUNT // 20), "too few runs had their way to tell anything"
 
 
 def _kinds(struck: faults.Faults, chance: random.Random) -> list[str]:
