@@ -102,8 +102,8 @@ async def heard(
             answers = [] if answers is None else answers
             answers.append(await asyncio.to_thread(sock.recv, 1))
     machine.close()
-    for relay in machine._relays.values():
-        relay.close()
+    for listening in (*machine._relays.values(), *machine._doors.values()):
+        listening.close()
     await liar.end()
     fleet.store.close()
     return fleet
