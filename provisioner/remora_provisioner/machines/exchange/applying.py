@@ -45,10 +45,14 @@ class Changes:
         try:
             yield
         except OSError as error:
-            if error.errno in _FULL:
-                raise full() from error
-            silent = error.errno in (errno.ENOTEMPTY, errno.EEXIST) and path not in self.index.stamps
-            self.failures[path] = "" if silent else (os.strerror(error.errno) if error.errno else str(error))
+            self.failed(path, error)
+
+    def failed(self, path: bytes, error: OSError) -> None:
+        """Do the same where `attempt` would cost more than what is attempted."""
+        if error.errno in _FULL:
+            raise full() from error
+        silent = error.errno in (errno.ENOTEMPTY, errno.EEXIST) and path not in self.index.stamps
+        self.failures[path] = "" if silent else (os.strerror(error.errno) if error.errno else str(error))
 
     def move(self, moves: Mapping[bytes, bytes]) -> None:
         """Put things beside where they are; what could not be moved is not overwritten later either."""

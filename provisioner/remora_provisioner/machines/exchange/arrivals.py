@@ -88,9 +88,11 @@ class Arrivals:
         if len(data) != entry.size or hashlib.sha256(data).digest() != entry.content:
             self._changes.failures[path] = CHANGED
             return
-        with self._changes.attempt(path):
+        try:
             self._changes.bring(path, entry, aside(path, entry), data, mtime)
             self.bytes += entry.size
+        except OSError as error:
+            self._changes.failed(path, error)
 
     # ---- large ones
 

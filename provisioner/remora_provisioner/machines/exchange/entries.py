@@ -107,7 +107,7 @@ _ARRIVING = re.compile(rb"(?:.*/)?\.remora-[0-9a-f]{32}\.part", re.DOTALL)
 
 def arriving(folder: bytes, content: bytes, number: int = 0) -> bytes:
     """Return the path of a file that is on its way into a folder (b"" or with a slash behind it), by its digest."""
-    return b"%b.remora-%b%08x.part" % (folder, content.hex()[:24].encode(), number)
+    return b"%b.remora-%b%08x.part" % (folder, content[:12].hex().encode(), number)
 
 
 def is_arriving(path: bytes) -> bool:
