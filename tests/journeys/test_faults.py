@@ -133,8 +133,8 @@ def _wrong(sent: faults.Sent, seen: dict[str, str]) -> Iterator[str]:
         yield f"{state}, printed {text!r}"
     elif state == "ended" and reason not in _REASONS:
         yield f"ended without a reason: {seen}"
-    elif state == "lost" and reason != "no-such-run":
-        yield f"lost sight of: {seen}"
+    elif state == "lost" and reason != "no-such-run" and not (seen.get("in_memory") and reason in _REASONS):
+        yield f"lost sight of: {seen}"  # an end that found no room in the log either is told as an error, with its reason
     elif state not in ("ended", "lost") and not (state == "failed" and _for_want_of_room(seen)):
         yield f"{state}: {seen}"
 
