@@ -158,12 +158,12 @@ class There:
 
     def _copy(self, backend: str, sandbox: SandboxId) -> Path:
         """Return the place of the copy of a sandbox's folder, of one that has ended too."""
-        try:
-            place = self.copies.used(self._owned(backend, sandbox))
-        except (OSError, ValueError):
-            owner, place = self._shared.get(sandbox, ("", Path()))
-            if owner != backend:
-                raise
+        owner, place = self._shared.get(sandbox, ("", Path()))
+        if owner == backend:
+            with contextlib.suppress(FileNotFoundError):
+                os.utime(place)
+                return place
+        place = self.copies.used(self._owned(backend, sandbox))
         self._shared[sandbox] = backend, place
         for old in [*self._shared][:-_REMEMBERED]:
             del self._shared[old]

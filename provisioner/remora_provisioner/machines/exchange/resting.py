@@ -76,10 +76,12 @@ def tell(folder: Path, state: Path, sock: socket.socket, ended: Callable[[], obj
         _, asked, lines = letters.get_values(b"K")
         if asked.get("protocol") != PROTOCOL or not isinstance(asked.get("most"), int):
             raise letters.nonsense()
+        rules, memory = Rules(lines), Memory(state)
+        memory.digests()  # they are at hand then
         ended()
         with locked(state):
             with kept(folder):
                 folder.mkdir(parents=True, exist_ok=True)
-            with looked(folder, Rules(lines), asked["most"], Memory(state)) as index:
+            with looked(folder, rules, asked["most"], memory) as index:
                 there = whole(by_folder(index.entries)).hex()
         letters.put_values(b"K", {"there": there})
