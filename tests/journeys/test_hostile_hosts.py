@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from journeys import parts
 from journeys.commands import Commands
 from journeys.driving import Message, Notebook, Place, Ran
 from journeys.elsewhere import knowing
@@ -94,9 +95,7 @@ def world(small_environment: str, tmp_path_factory: pytest.TempPathFactory) -> I
         stack.enter_context(_servers(world))
         yield world
         Commands(place).run("stop", "--all")
-        for pid in [pid for host in hosts for pid in host.processes()]:  # an agent stays while it is known by another name
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        parts.kill(pid for host in hosts for pid in host.processes())  # an agent stays while it is known by another name
 
 
 def _name_all(world: World, keys: Path) -> None:
@@ -204,8 +203,7 @@ def visits(place: Place, world: World) -> tuple[Notebook, Visits]:
         world.box.link.reset()
         beside = notebook.remote("1 + 1", "on=box session=beside")
     after = _on(notebook, "box")
-    for pid in world.bare.processes():
-        os.kill(pid, signal.SIGKILL)
+    parts.kill(world.bare.processes())
     lost = [_on(notebook, "bare"), _on(notebook, "bare")]
     visits = Visits(full, box, stopped, bare, checked, one, wrong, unanswered, locked, old, beside, after, lost)
     return notebook, visits
