@@ -55,6 +55,8 @@ def _folder(place: Place, host: Host, notebook: Notebook) -> list[Figure]:
     data = place.folder / "data"
     first, first_theirs, again, again_theirs = [], [], [], []
     for _ in range(_ROUNDS):
+        for path in source.rglob("*.bin"):
+            path.touch()  # so that nothing of them is known, as the first time
         source.rename(data)
         first.append([notebook.run("exchange()")])
         first_theirs.append([_rsync(data, host)])
