@@ -139,7 +139,7 @@ class Paper:
             new.unlink(missing_ok=True)
 
     def _beside(self, target: Path) -> Path:
-        return target.with_name(f".{target.name[:100]}.{secrets.token_hex(4)}.new")
+        return target.with_name(f".remora-{secrets.token_hex(4)}-{target.name[:100]}.new")  # it stays on this machine
 
     def close(self) -> None:
         """Let somebody else write."""

@@ -512,6 +512,14 @@ def test_half_a_file_that_is_not_wanted_any_more_is_removed(pair: Pair):
     assert set(tree(pair.there)) == {b"large", b".remora-mine.part"}
 
 
+def test_an_output_notebook_that_is_being_written_stays(pair: Pair):
+    """It has another name in a moment; files of a like name are the user's own."""
+    write(pair.here / ".remora-0a1b2c3d-out.ipynb.new", "half")
+    write(pair.here / ".remora-mine.new", "m")
+    pair.exchange()
+    assert set(tree(pair.there)) == {b".remora-mine.new"}
+
+
 def test_what_changed_again_after_a_cut_is_no_conflict(pair: Pair):
     """A file that had arrived when the connection broke, and is edited here again, is simply sent again."""
     example(pair)

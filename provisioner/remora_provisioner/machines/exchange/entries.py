@@ -103,6 +103,7 @@ def whole(folders: Mapping[bytes, bytes]) -> bytes:
 
 
 _ARRIVING = re.compile(rb"(?:.*/)?\.remora-[0-9a-f]{32}\.part", re.DOTALL)
+_WRITTEN = re.compile(rb"(?:.*/)?\.remora-[0-9a-f]{8}-[^/]*\.new", re.DOTALL)
 
 
 def arriving(folder: bytes, content: bytes, number: int = 0) -> bytes:
@@ -113,6 +114,11 @@ def arriving(folder: bytes, content: bytes, number: int = 0) -> bytes:
 def is_arriving(path: bytes) -> bool:
     """Tell whether a path is one of `arriving`: such a file never travels."""
     return _ARRIVING.fullmatch(path) is not None
+
+
+def is_being_written(path: bytes) -> bool:
+    """Tell whether a path is that of an output notebook on its way to the disk (`remora.headless.paper`), which never travels."""
+    return _WRITTEN.fullmatch(path) is not None
 
 
 # ---- as bytes ----------------------------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .beneath import MOST, Beneath, Stamp, stamp_of
-from .entries import FOLDER, Entries, Entry, Kind, is_arriving, is_plain, leads_inside, packed, unpacked
+from .entries import FOLDER, Entries, Entry, Kind, is_arriving, is_being_written, is_plain, leads_inside, packed, unpacked
 from .ignoring import ENVIRONMENT, IGNORED, NAME, Rules
 
 LARGE, OUTSIDE, SPECIAL, UNREADABLE, DEEP = b"large", b"outside", b"special", b"unreadable", b"deep"
@@ -138,9 +138,9 @@ class _Walk:
 
     def _one(self, folder: int, name: str, path: bytes, facts: os.stat_result, depth: int) -> None:
         kind = stat.S_IFMT(facts.st_mode)
-        if kind == stat.S_IFREG and name.startswith(".remora-") and is_arriving(path):
-            self.found.arriving[path] = facts.st_size
-        elif self._rules.ignores(path, kind == stat.S_IFDIR):
+        if kind == stat.S_IFREG and name.startswith(".remora-") and self._is_ours(path, facts.st_size):
+            return
+        if self._rules.ignores(path, kind == stat.S_IFDIR):
             self._hold(path, IGNORED)
         elif not is_plain(path):
             self._hold(path, DEEP)
@@ -154,6 +154,12 @@ class _Walk:
             self._link(folder, name, path, facts)
         else:
             self._hold(path, SPECIAL)
+
+    def _is_ours(self, path: bytes, size: int) -> bool:
+        """Tell whether a file gets its name in a moment, and note one that arrives."""
+        if is_arriving(path):
+            self.found.arriving[path] = size
+        return path in self.found.arriving or is_being_written(path)
 
     def _hold(self, path: bytes, why: bytes, size: int = 0) -> None:
         self.found.put(path, Entry(Kind.HELD, size, why))
