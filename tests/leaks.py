@@ -96,10 +96,9 @@ def open_files() -> dict[str, str]:
 
 
 def empty_cgroups() -> dict[str, str]:
-    """Return the control groups of Remora that hold no process any more."""
-    found = (path for depth in ("*", "*/*", "*/*/*") for path in _CGROUPS.glob(f"{depth}/remora*") if path.is_dir())
-    top = (path for path in _CGROUPS.glob("remora*") if path.is_dir())
-    return {str(p): str(p) for p in (*top, *found) if not _text(p / "cgroup.procs").strip()}
+    """Return the control groups of Remora that hold no process any more, however deep; others come and go meanwhile."""
+    found = (Path(top, name) for top, names, _ in os.walk(_CGROUPS) for name in names if name.startswith("remora"))
+    return {str(p): str(p) for p in found if p.is_dir() and not _text(p / "cgroup.procs").strip()}
 
 
 def _wait_for_change(grown: dict[str, dict[int, str] | dict[str, str]], before: Footprint, seconds: float) -> None:

@@ -30,6 +30,7 @@ SEED = os.environ.get("SEED", "remora")
 SEATS = 3
 _REASONS = {reason.value for reason in EndReason}
 _KINDS = {name for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, errors.RemoraError)}
+_KINDS -= {"InternalError"}  # nobody should see one
 
 
 @pytest.fixture
