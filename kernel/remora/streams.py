@@ -26,7 +26,7 @@ from typing import Any
 
 from . import frames, settings
 from .bulk import Bulk
-from .errors import BackendError, InternalError, ProtocolError, RemoraError, from_dict
+from .errors import BackendError, InternalError, ProtocolError, RemoraError, StateError, from_dict
 from .wire import PROTOCOL, Answer, Buffer, Fields, Hello, Message, Request
 
 Receive = Callable[["Peer", Message], None]
@@ -204,7 +204,7 @@ class Peer(asyncio.BufferedProtocol):
             reply, error = None, known
         except Exception as unforeseen:  # whatever it is, whoever asked must not wait for ever
             _LOG.exception("%s from %s", type(message).__name__, self.role or "a stranger")
-            reply, error = None, InternalError(f"{type(unforeseen).__name__}: {unforeseen}")
+            reply, error = None, _told(unforeseen)
         if isinstance(message, Request):
             self.answer(message, reply, error)
 
@@ -260,6 +260,14 @@ class Peer(asyncio.BufferedProtocol):
 
 
 # ---- connecting ---------------------------------------------------------------------------------------------------------
+
+
+def _told(unforeseen: Exception) -> RemoraError:
+    """Return what whoever asked hears of an error that nobody expected."""
+    if isinstance(unforeseen, OSError) and unforeseen.errno in (errno.ENOSPC, errno.EDQUOT):
+        machine, place = os.uname().nodename, unforeseen.filename or "what Remora writes there"
+        return StateError(f"no room is left on {machine} for {place}; free some and run it again", reason="disk-full")
+    return InternalError(f"{type(unforeseen).__name__}: {unforeseen}")
 
 
 async def adopt(sock: socket.socket, receive: Receive, closed: Callable[[Peer], None] | None = None) -> Peer:

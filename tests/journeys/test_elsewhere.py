@@ -276,6 +276,22 @@ def test_a_full_disk_here(place: Place, notebook: Notebook):
         subprocess.run(["umount", "--lazy", folder], check=True)
 
 
+def test_a_disk_here_that_is_full_by_now(place: Place, cell: Callable[..., Ran], host: Host):
+    """Of a sandbox that could be started there, but not be noted down here, nothing is left; the next one is started."""
+    assert cell("pass").ok
+    other, folder, before = place.start("small"), place.backend / "links", host.processes()
+    assert other.run("%load_ext remora").ok
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "nr_inodes=1,mode=0700", "none", folder], check=True)
+    try:
+        said = other.remote("pass", ON).error
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True)
+    assert all(word in said for word in ("StateError", "No space left", "REMORA_STATE_DIR")), said
+    until(lambda: not host.processes().keys() - before.keys(), "the end of what was started there")
+    assert (ran := other.remote("pass", ON)).ok, ran.error
+    place.end(other)
+
+
 def test_machines_on_the_command_line(place: Place, host: Host):
     """Added, listed, checked, removed."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import array
 import asyncio
 import contextlib
+import errno
 import json
 import os
 import random
@@ -19,7 +20,7 @@ from typing import Any
 import pytest
 from loops import expected, in_loop
 from remora import settings, streams
-from remora.errors import BackendError, InternalError, ProtocolError, Refused
+from remora.errors import BackendError, InternalError, ProtocolError, Refused, StateError
 from remora.frames import encode
 from remora.streams import Peer, Reply
 from remora.wire import PROTOCOL, Answer, AskGuest, Emit, FindRun, Hello, ListAll, Message, Ready, RunId
@@ -149,7 +150,7 @@ async def test_an_error_of_ours_crosses_as_itself() -> None:
     assert (caught.value.reason, caught.value.facts) == ("no-such-run", {"near": ["a"]})
 
 
-@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), ValueError("odd"), KeyError("k"), RecursionError()])
+@pytest.mark.parametrize("error", [OSError(5, "Input/output error"), ValueError("odd"), KeyError("k"), RecursionError()])
 @in_loop
 async def test_whatever_goes_wrong_in_a_handler_is_answered(error: Exception) -> None:
     """Nobody waits for ever because of a mistake of ours: the asker is told, and the connection goes on."""
@@ -161,6 +162,20 @@ async def test_whatever_goes_wrong_in_a_handler_is_answered(error: Exception) ->
         with pytest.raises(InternalError, match=type(error).__name__):
             await asker.request(FindRun("x"))
         assert (await asker.request(AskGuest("still there", {}))).result == {"op": "still there"}
+
+
+@pytest.mark.parametrize("where", [(), ("/somewhere/order.json",)])
+@in_loop
+async def test_a_full_disk_is_no_mistake_of_ours(where: tuple[str, ...]) -> None:
+    """Wherever a handler meets it: the asker hears on which machine room has to be made."""
+
+    async def fail(_: Peer, __: Message) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), *where)
+
+    async with pair(answering({FindRun: fail})) as (asker, _):
+        with pytest.raises(StateError, match=f"no room is left on {os.uname().nodename} for {''.join(where)}") as caught:
+            await asker.request(FindRun("x"))
+    assert caught.value.reason == "disk-full"
 
 
 @in_loop

@@ -62,16 +62,17 @@ class Elsewhere(Sandboxes):
             with self._room():
                 wanted = Wanted(spec, await self._built(spec, opening), opening)
                 told = await opening.during(self._ahead.open(wanted, start, stop))
+                self._relay(sandbox)
+                (self._place / sandbox / OWNER).write_text(str(facts.get("kernel", "")))
         except BaseException:
             self._ours.discard(sandbox)
+            self._drop_relay(sandbox)
             if asked:
                 self.soon(self._end_stray(sandbox))  # it may be carried out all the same
             raise
         finally:
             del self._openings[sandbox]
-        self._relay(sandbox)
         self._homes.note(sandbox, spec)
-        (self._place / sandbox / OWNER).write_text(str(facts.get("kernel", "")))
         self._heard_sandbox(sandbox, SandboxState.STARTING.value, told["facts"])
         self.soon(self._hear(sandbox))
         self._homes.fetch_soon(sandbox)  # while the kernel connects

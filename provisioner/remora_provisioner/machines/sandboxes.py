@@ -7,6 +7,7 @@ a sandbox that this backend has not opened. Calls come home (homecoming.py), log
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any
@@ -155,6 +156,13 @@ class Sandboxes(Hearing):
             self._doors[sandbox] = Door(
                 self._place / sandbox / "folder", lambda: homes.is_at_rest(sandbox), lambda run: homes.is_home(sandbox, run)
             )
+
+    def _drop_relay(self, sandbox: SandboxId) -> None:
+        """Leave nothing of the way to a sandbox that could not be opened, which may be half made."""
+        for end in (self._relays.pop(sandbox, None), self._doors.pop(sandbox, None)):
+            if end is not None:
+                end.close()
+        shutil.rmtree(self._place / sandbox, ignore_errors=True)
 
     async def _hear(self, sandbox: SandboxId) -> None:
         if sandbox in self._peers:
