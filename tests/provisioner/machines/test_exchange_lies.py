@@ -17,11 +17,11 @@ from provisioner.machines.exchanging import Pair, Spoiled, meet, tree, write
 from remora.errors import ProtocolError, RemoraError, StateError, Unavailable
 from remora_provisioner.machines.exchange.applying import Changes
 from remora_provisioner.machines.exchange.entries import FOLDER, Entry, Kind, packed
-from remora_provisioner.machines.exchange.letters import Letters
+from remora_provisioner.machines.exchange.letters import PROTOCOL, Letters
 from remora_provisioner.machines.exchange.serving import serve
 
 HELLO = b"hello"
-DIGEST = bytes.fromhex("2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824")
+DIGEST = bytes.fromhex("ea8f163db38682925e4491c5e58d4bb3506ef8c14eb78a86e908c5624a67200f")
 FILE = Entry(Kind.FILE, len(HELLO), DIGEST)
 
 
@@ -171,7 +171,7 @@ def user(values: dict[str, Any], entries: dict[bytes, Entry]) -> Callable[[socke
 
     def half(sock: socket.socket) -> None:
         said = Letters(sock, "the machine")
-        said.put_values(b"H", {"protocol": 1, "most": 1 << 40, "seen": ""}, b"")
+        said.put_values(b"H", {"protocol": PROTOCOL, "most": 1 << 40, "seen": ""}, b"")
         said.get_values(b"F")
         plan = {"moves": [], "deletes": [], "copies": [], "wants": []} | values
         said.put_values(b"P", plan, packed(entries))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
 import json
 import os
 import secrets
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 from urllib.parse import quote
 
+from blake3 import blake3
 from remora.errors import ProtocolError, StateError
 
 from .beneath import Stamp, stamp_of
@@ -192,7 +192,7 @@ class Memory:
             data = path.read_bytes()
         except OSError as error:
             raise ValueError(path.name) from error
-        if hashlib.sha256(data[_DIGEST:]).digest() != data[:_DIGEST]:
+        if blake3(data[_DIGEST:]).digest() != data[:_DIGEST]:
             raise ValueError(path.name)
         return data[_DIGEST:]
 
@@ -201,7 +201,7 @@ class Memory:
         with kept(self._state):
             try:
                 with open(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb") as file:
-                    file.write(hashlib.sha256(data).digest())
+                    file.write(blake3(data).digest())
                     file.write(data)
                 aside.replace(path)
             except OSError:

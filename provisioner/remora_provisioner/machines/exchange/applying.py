@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import os
 import stat
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from blake3 import blake3
 from remora.errors import StateError
 from remora.wire import Buffer
 
@@ -184,7 +184,7 @@ class Changes:
 
     def _make_link(self, path: bytes, entry: Entry) -> None:
         self._make_way(path)
-        temporary = arriving(path[: path.rfind(b"/") + 1], hashlib.sha256(entry.content).digest())
+        temporary = arriving(path[: path.rfind(b"/") + 1], blake3(entry.content).digest())
         self.top.remove(temporary)
         self.top.link(temporary, entry.content)
         self.top.rename(temporary, path)

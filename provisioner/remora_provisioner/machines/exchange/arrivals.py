@@ -7,11 +7,11 @@ stays aside, and goes on from there. All is done before the next letter is read:
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import struct
 from dataclasses import dataclass
 
+from blake3 import blake3
 from remora.errors import ProtocolError
 
 from .applying import CHANGED, Changes, write
@@ -27,7 +27,7 @@ class _Large:
     number: int
     aside: bytes
     descriptor: int
-    hashed: hashlib._Hash
+    hashed: blake3
     got: int
 
 
@@ -85,7 +85,7 @@ class Arrivals:
             at += size
 
     def _small(self, path: bytes, entry: Entry, data: memoryview, mtime: int) -> None:
-        if len(data) != entry.size or hashlib.sha256(data).digest() != entry.content:
+        if len(data) != entry.size or blake3(data).digest() != entry.content:
             self._changes.failures[path] = CHANGED
             return
         try:
@@ -121,7 +121,7 @@ class Arrivals:
             return self._large
         self.close()
         temporary, top = aside(path, entry), self._changes.top
-        hashed = hashlib.sha256()
+        hashed = blake3()
         descriptor = top.create_anew(temporary) if at == 0 else top.resume(temporary)
         self._large = _Large(number, temporary, descriptor, hashed, 0)
         while self._large.got < at and (chunk := os.read(descriptor, min(PIECE, at - self._large.got))):

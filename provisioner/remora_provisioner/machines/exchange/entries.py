@@ -6,7 +6,6 @@ link pass that leads out of its folder.
 
 from __future__ import annotations
 
-import hashlib
 import re
 import struct
 from collections import defaultdict
@@ -15,6 +14,7 @@ from enum import IntEnum
 from itertools import accumulate, pairwise
 from typing import NamedTuple
 
+from blake3 import blake3
 from remora.errors import ProtocolError
 
 _NAME_BYTES, _PATH_BYTES = 255, 3500
@@ -36,7 +36,7 @@ class Kind(IntEnum):
 
 
 class Entry(NamedTuple):
-    """One path: its size in bytes, and the sha256 of a file, the target of a link, or why something is held."""
+    """One path: its size in bytes, and the BLAKE3 digest of a file, the target of a link, or why something is held."""
 
     kind: int
     size: int = 0
@@ -94,12 +94,12 @@ def by_folder(entries: Mapping[bytes, Entry]) -> dict[bytes, bytes]:
     lines = defaultdict[bytes, list[bytes]](list)
     for path, (kind, size, content) in entries.items():
         lines[path[: path.rfind(b"/") + 1]].append(b"%b\0%d %d %b\0" % (path, kind, size, content))
-    return {folder: hashlib.sha256(b"".join(sorted(found))).digest() for folder, found in lines.items()}
+    return {folder: blake3(b"".join(sorted(found))).digest() for folder, found in lines.items()}
 
 
 def whole(folders: Mapping[bytes, bytes]) -> bytes:
     """Return one digest for all the folders' digests."""
-    return hashlib.sha256(b"".join(digest + folder + b"\0" for folder, digest in sorted(folders.items()))).digest()
+    return blake3(b"".join(digest + folder + b"\0" for folder, digest in sorted(folders.items()))).digest()
 
 
 _ARRIVING = re.compile(rb"(?:.*/)?\.remora-[0-9a-f]{32}\.part", re.DOTALL)

@@ -8,7 +8,6 @@ out of the folder is held: named, never touched, and nothing below it is looked 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import stat
 import struct
@@ -18,6 +17,8 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from blake3 import blake3
 
 from .beneath import MOST, Beneath, Stamp, stamp_of
 from .entries import FOLDER, Entries, Entry, Kind, is_arriving, is_being_written, is_plain, leads_inside, packed, unpacked
@@ -244,7 +245,7 @@ def _read(top: Beneath, path: bytes) -> _Found:
 
 def _hashed(descriptor: int, size: int) -> tuple[bytes, int]:
     """Return the digest of what is in a file, and how much that is; no more than it had in the beginning."""
-    hashed = hashlib.sha256()
+    hashed = blake3()
     left = size
     while left and (chunk := os.read(descriptor, min(left, _CHUNK))):
         hashed.update(chunk)

@@ -31,7 +31,7 @@ from typing import Any, NamedTuple, TypeAlias
 from remora.errors import ProtocolError, RemoraError, Unavailable, from_dict
 from remora.wire import Buffer
 
-PROTOCOL = 1
+PROTOCOL = 2
 _HEAD = struct.Struct(">cQ")
 SHORT, PACK, LONG = 1 << 16, 1 << 22, 1 << 29
 _QUEUE = 1 << 20  # bytes in the system: so many go before the reader has to be waited for

