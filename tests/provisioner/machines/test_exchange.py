@@ -290,12 +290,55 @@ def test_unchanged_files_are_not_read_again(pair: Pair, monkeypatch: pytest.Monk
     """The second exchange reads no content, on either side."""
     example(pair)
     pair.exchange()
-    read: list[bytes] = []
-    real = folderindex._read
-    monkeypatch.setattr(folderindex, "_read", lambda top, path: read.append(path) or real(top, path))
+    read = _note_reads(monkeypatch)
     write(pair.here / "data.csv", "new", old=True)
     pair.exchange()
     assert read == [b"data.csv"]
+
+
+def _note_reads(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    read: list[bytes] = []
+    real = folderindex._read
+    monkeypatch.setattr(folderindex, "_read", lambda top, path: read.append(path) or real(top, path))
+    return read
+
+
+def test_what_cannot_be_there_is_read_only_as_it_goes(pair: Pair, monkeypatch: pytest.MonkeyPatch):
+    """A new file of a size that nothing there has gets its digest on its way; afterwards all is known as if it had been read."""
+    example(pair)
+    write(pair.there / "its.csv", "A,B\n1,2\n", old=True)  # as large as data.csv
+    write(pair.here / "large-1.txt", LARGE[:100_000], old=True)
+    read = _note_reads(monkeypatch)
+    assert pair.exchange().sent == 7
+    assert sorted(read) == [b"data.csv", b"empty", b"its.csv", b"pkg/large.bin"]
+    read.clear()
+    (pair.here / "pkg/module.py").rename(pair.here / "module.py")
+    receipt = pair.exchange()
+    assert (receipt.sent, receipt.sent_bytes, receipt.deleted_there, read) == (1, 0, 1, [b"module.py"])
+    assert tree(pair.here) == tree(pair.there)
+
+
+def test_what_changes_before_it_is_read_goes_as_it_is_then(pair: Pair, monkeypatch: pytest.MonkeyPatch):
+    """Without a digest a file is what it is when it goes: one that was rewritten arrives so; what is gone or longer waits."""
+    for name in ("gone", "longer", "other", "same"):
+        write(pair.here / name, f"as it was: {name}\n", old=True)
+    real = parcels.send
+
+    def edit(folder, *rest):
+        if folder == pair.here:
+            (pair.here / "gone").unlink()
+            write(pair.here / "longer", "much longer than it was before\n")
+            write(pair.here / "other", "as it is: other!\n")
+        return real(folder, *rest)
+
+    monkeypatch.setattr(parcels, "send", edit)
+    receipt = pair.exchange()
+    monkeypatch.undo()
+    assert ({stay.path for stay in receipt.stays}, receipt.sent) == ({"gone", "longer"}, 2)
+    assert tree(pair.there) == {path: what for path, what in tree(pair.here).items() if path != b"longer"}
+    assert pair.exchange().sent == 1
+    assert tree(pair.here) == tree(pair.there)
+    assert pair.exchange() == Receipt("gpubox")
 
 
 # ---- what stays --------------------------------------------------------------------------------------------------------------
@@ -598,13 +641,14 @@ def test_a_file_that_changes_while_it_is_exchanged_is_not_overwritten(pair: Pair
 def test_a_file_that_changes_while_it_is_read_is_sent_next_time(pair: Pair, monkeypatch: pytest.MonkeyPatch):
     """What is sent is not what the index said: it is refused there, and goes next time."""
     example(pair)
+    write(pair.there / "as large", "a,b\n3,4\n")  # so that data.csv is read before it goes
     real = parcels.send
 
-    def edit(folder, outgoing, letters, stopped):
+    def edit(folder, *rest):
         if folder == pair.here:
             write(pair.here / "data.csv", "A,B\n1,2\n")
             os.truncate(pair.here / "pkg/large.bin", 1_000_000)
-        return real(folder, outgoing, letters, stopped)
+        return real(folder, *rest)
 
     monkeypatch.setattr(parcels, "send", edit)
     assert {stay.path for stay in pair.exchange().stays} == {"data.csv", "pkg/large.bin"}
@@ -617,6 +661,7 @@ def test_a_file_that_changes_while_it_is_read_is_sent_next_time(pair: Pair, monk
 @pytest.mark.parametrize("kind", ["cannot", "shrinks", "breaks"])
 def test_files_that_the_system_sends(pair: Pair, monkeypatch: pytest.MonkeyPatch, kind: str):
     """Where it cannot they are read; one that shrinks meanwhile is left for the next time, all others are not."""
+    write(pair.there / "as large", LARGE[9:100_009])  # so that those here are read before they go
     for number in range(4):
         write(pair.here / f"{number}", LARGE[number : number + 100_000] if number % 2 else b"%d" % number, old=True)
     real = os.sendfile

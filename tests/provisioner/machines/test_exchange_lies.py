@@ -166,8 +166,8 @@ def test_times_that_no_disk_knows_do_no_harm(pair: Pair, time: int):
 # ---- a user's side that lies -------------------------------------------------------------------------------------------------
 
 
-def user(values: dict[str, Any], entries: dict[bytes, Entry]) -> Callable[[socket.socket], None]:
-    """Return the home half of an exchange that gives this plan."""
+def user(values: dict[str, Any], entries: dict[bytes, Entry], *letters: tuple[bytes, bytes]) -> Callable[[socket.socket], None]:
+    """Return the home half of an exchange that gives this plan, and sends these letters as contents."""
 
     def half(sock: socket.socket) -> None:
         said = Letters(sock, "the machine")
@@ -175,6 +175,8 @@ def user(values: dict[str, Any], entries: dict[bytes, Entry]) -> Callable[[socke
         said.get_values(b"F")
         plan = {"moves": [], "deletes": [], "copies": [], "wants": []} | values
         said.put_values(b"P", plan, packed(entries))
+        for letter, content in letters:
+            said.put(letter, content)
         said.put(b"E")
         while said.get(b"C", b"L", b"E")[0] != b"E":
             pass
@@ -237,6 +239,28 @@ def test_what_changed_since_it_was_looked_at_is_not_removed(pair: Pair, monkeypa
     assert meet(serving(pair), asking)[0] is None
     assert asking.__dict__["failures"] == {"its": "it was changed meanwhile"}
     assert (pair.there / "its").read_text() == "written meanwhile"
+
+
+LATE = FILE._replace(content=b"")
+
+
+@pytest.mark.parametrize(
+    "content", [DIGEST + b"hullo", bytes(32) + HELLO, HELLO, DIGEST[:31] + HELLO, DIGEST * 2 + HELLO, DIGEST, b""]
+)
+def test_a_digest_that_comes_late_is_no_less_right(pair: Pair, content: bytes):
+    """A file whose digest goes with it is verified by it; where that is missing or too long the letter is none."""
+    asking = user({}, {b"new": LATE}, (b"C", struct.pack("<IIIq", 1, 0, 5, 0) + content))
+    assert isinstance(meet(serving(pair), asking)[0], ProtocolError if len(content) != 37 else type(None))
+    assert asking.__dict__["failures"].keys() == ({"new"} if len(content) == 37 else set())
+    assert untouched(pair)
+
+
+@pytest.mark.parametrize("entry", [LATE._replace(size=(1 << 19) + 1), LATE._replace(size=0), FILE._replace(content=DIGEST[:31])])
+def test_a_digest_comes_late_only_where_it_can(pair: Pair, entry: Entry):
+    """Only what is whole in a letter has room for one there; and a machine has read what it says that it has."""
+    assert isinstance(meet(serving(pair), user({}, {b"new": entry}))[0], ProtocolError)
+    assert isinstance(meet(pair.home.exchange, machine({b"new": LATE}))[0], ProtocolError)
+    assert untouched(pair)
 
 
 # ---- noise -------------------------------------------------------------------------------------------------------------------

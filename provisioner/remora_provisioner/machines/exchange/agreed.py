@@ -22,14 +22,13 @@ from blake3 import blake3
 from remora.errors import ProtocolError, StateError
 
 from .beneath import Stamp, stamp_of
-from .entries import Entries, packed, unpacked
+from .entries import DIGEST, Entries, packed, unpacked
 from .folderindex import Index
 
 _Value = TypeVar("_Value")
 _RECENT: dict[Path, tuple[Stamp, object]] = {}
 """What was read last, by file: an exchange follows the other."""
 _MOST_RECENT = 4
-_DIGEST = 32
 _MALFORMED = (ValueError, TypeError, KeyError, struct.error, ProtocolError)
 
 
@@ -192,9 +191,9 @@ class Memory:
             data = path.read_bytes()
         except OSError as error:
             raise ValueError(path.name) from error
-        if blake3(data[_DIGEST:]).digest() != data[:_DIGEST]:
+        if blake3(data[DIGEST:]).digest() != data[:DIGEST]:
             raise ValueError(path.name)
-        return data[_DIGEST:]
+        return data[DIGEST:]
 
     def _write(self, path: Path, data: bytes) -> None:
         aside = path.with_name(path.name + ".new")

@@ -15,7 +15,7 @@ from blake3 import blake3
 from remora.errors import ProtocolError
 
 from .applying import CHANGED, Changes, write
-from .entries import Entry
+from .entries import DIGEST, Entry
 from .letters import Letters
 from .parcels import COUNT, FILE, NOTHING, PART, PIECE, ZEROS, aside
 
@@ -77,10 +77,15 @@ class Arrivals:
         (count,) = COUNT.unpack_from(content)
         at = COUNT.size + count * FILE.size
         heads = [*FILE.iter_unpack(content[COUNT.size : at])]
+        late = at
+        at += DIGEST * sum(not self._expected[number][1].content for number, _, _ in heads)
         if len(heads) != count or at + sum(size for _, size, _ in heads) != len(content):
             raise self._letters.nonsense()
         for number, size, mtime in heads:
             path, entry = self._expected.pop(number)
+            if not entry.content:
+                entry = entry._replace(content=bytes(content[late : late + DIGEST]))
+                late += DIGEST
             self._small(path, entry, content[at : at + size], mtime)
             at += size
 

@@ -17,6 +17,10 @@ from typing import NamedTuple
 from blake3 import blake3
 from remora.errors import ProtocolError
 
+DIGEST = 32
+"""Bytes of a digest."""
+SMALL = 1 << 19
+"""Bytes up to which a file is whole in a letter, and its digest may be in there too."""
 _NAME_BYTES, _PATH_BYTES = 255, 3500
 _COUNTS = struct.Struct("<II")
 
@@ -36,7 +40,10 @@ class Kind(IntEnum):
 
 
 class Entry(NamedTuple):
-    """One path: its size in bytes, and the BLAKE3 digest of a file, the target of a link, or why something is held."""
+    """One path: its size in bytes, and the BLAKE3 digest of a file, the target of a link, or why something is held.
+
+    A file whose digest goes with its content has none here (`SMALL`).
+    """
 
     kind: int
     size: int = 0
@@ -135,15 +142,18 @@ def packed(entries: Mapping[bytes, Entry]) -> bytes:
     return b"".join([_COUNTS.pack(len(rows), len(paths)), paths, kinds, sizes, lengths, *contents])
 
 
-def unpacked(data: bytes, *, trusted: bool = False) -> Entries:
-    """Return the entries that were packed; ProtocolError for what is malformed and, unless `trusted`, for what leads outside."""
+def unpacked(data: bytes, *, trusted: bool = False, late: bool = False) -> Entries:
+    """Return the entries that were packed; ProtocolError for what is malformed and, unless `trusted`, for what leads outside.
+
+    Digests may be `late` where contents are to follow.
+    """
     try:
         entries = _rows(data)
     except (struct.error, ValueError, IndexError) as error:
         raise ProtocolError(f"a list of files cannot be read ({error}); use the same version of Remora on both sides") from error
     if not trusted:
         for path, entry in entries.items():
-            _check(path, entry)
+            _check(path, entry, late=late)
     return entries
 
 
@@ -166,8 +176,9 @@ def _rows(data: bytes) -> Entries:
     return entries
 
 
-def _check(path: bytes, entry: Entry) -> None:
-    known = entry.kind <= Kind.HELD and (not entry.is_file or len(entry.content) == 32) and entry.size < 1 << 62
+def _check(path: bytes, entry: Entry, *, late: bool) -> None:
+    digested = len(entry.content) == DIGEST or (late and not entry.content and 0 < entry.size <= SMALL)
+    known = entry.kind <= Kind.HELD and (not entry.is_file or digested) and entry.size < 1 << 62
     leads_out = entry.kind == Kind.LINK and (b"\0" in entry.content or not leads_inside(path, entry.content))
     if not is_plain(path) or leads_out or not known:
         raise ProtocolError(

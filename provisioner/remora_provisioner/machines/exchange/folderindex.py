@@ -44,6 +44,8 @@ class Index:
     """Of files and links."""
     arriving: dict[bytes, int] = field(default_factory=dict)
     """Bytes that are there of what was cut off on its way in, by the path of its temporary file."""
+    unread: Entries = field(default_factory=dict)
+    """Files whose digest is not known, without it."""
     news: bool = False
     """Whether a digest was found that was not known before."""
 
@@ -86,14 +88,25 @@ def is_old(stamp: Stamp | None, now: int) -> bool:
 
 
 def look(folder: Path, rules: Rules, most: int, before: Index) -> Index:
-    """Return what a folder holds; files over `most` bytes are held. Raises OSError if the folder itself cannot be read."""
+    """Return what a folder holds; files over `most` bytes are held, and those that are not known are `unread`.
+
+    Raises OSError if the folder itself cannot be read.
+    """
     with Beneath(folder) as top:
         walk = _Walk(rules, most, before)
         walk.inside(os.dup(top.top), b"", 0)
-    for path, stamp, entry in _digests(folder, walk.pending):
-        if entry is not None:
-            walk.found.put(path, entry, stamp)
     return walk.found
+
+
+def read(folder: Path, index: Index, late: Entries) -> None:
+    """Read what is unread in the folder of an index, but those that are read when they go; they are in it without a digest.
+
+    Raises OSError if the folder itself cannot be read.
+    """
+    index.entries |= late
+    for path, stamp, entry in _digests(folder, [item for item in index.unread.items() if item[0] not in late]):
+        if entry is not None:
+            index.put(path, entry, stamp)
 
 
 class _Walk:
@@ -103,7 +116,6 @@ class _Walk:
         self._rules, self._most, self._before = rules, most, before
         self._stamps, self._asks = before.stamps, not rules.for_folders_only
         self.found = Index()
-        self.pending: list[tuple[bytes, int]] = []
 
     def inside(self, descriptor: int, prefix: bytes, depth: int) -> None:
         """Look at what lies in an open folder, and close it."""
@@ -148,7 +160,7 @@ class _Walk:
         elif kind == stat.S_IFREG and facts.st_size > self._most:
             self._hold(path, LARGE, facts.st_size)
         elif kind == stat.S_IFREG:
-            self.pending.append((path, facts.st_size))
+            self.found.unread[path] = Entry(_kind(facts), facts.st_size)
         elif kind == stat.S_IFDIR:
             self._folder(folder, name, path, depth + 1)
         elif kind == stat.S_IFLNK:
@@ -195,22 +207,22 @@ class _Walk:
 _Found = tuple[bytes, Stamp | None, Entry | None]
 
 
-def _digests(folder: Path, pending: list[tuple[bytes, int]]) -> Iterator[_Found]:
+def _digests(folder: Path, unread: list[tuple[bytes, Entry]]) -> Iterator[_Found]:
     """Yield stamp and entry of each file, or what is held in its place; neither if it is gone."""
-    if not pending:
+    if not unread:
         return
     threads = min(4, len(os.sched_getaffinity(0)))
     with ThreadPoolExecutor(threads, thread_name_prefix="digests") as pool:
-        for found in pool.map(lambda batch: _read_batch(folder, batch), _batches(pending)):
+        for found in pool.map(lambda batch: _read_batch(folder, batch), _batches(unread)):
             yield from found
 
 
-def _batches(pending: Iterable[tuple[bytes, int]]) -> Iterator[list[bytes]]:
+def _batches(unread: Iterable[tuple[bytes, Entry]]) -> Iterator[list[bytes]]:
     batch: list[bytes] = []
     taken = 0
-    for path, size in pending:
+    for path, entry in unread:
         batch.append(path)
-        taken += size
+        taken += entry.size
         if len(batch) == _BATCH_FILES or taken >= _BATCH_BYTES:
             yield batch
             batch, taken = [], 0
@@ -236,11 +248,15 @@ def _read(top: Beneath, path: bytes) -> _Found:
         stamp = stamp_of(facts)
         if stamp_of(os.fstat(descriptor)) != stamp:
             stamp = (-1, time.time_ns(), 0, 0)  # it was written meanwhile: what was read is no longer what is there
-        return path, stamp, Entry(Kind.PROGRAM if facts.st_mode & stat.S_IXUSR else Kind.FILE, size, digest)
+        return path, stamp, Entry(_kind(facts), size, digest)
     except OSError:
         return path, None, Entry(Kind.HELD, 0, UNREADABLE)
     finally:
         os.close(descriptor)
+
+
+def _kind(facts: os.stat_result) -> Kind:
+    return Kind.PROGRAM if facts.st_mode & stat.S_IXUSR else Kind.FILE
 
 
 def _hashed(descriptor: int, size: int) -> tuple[bytes, int]:

@@ -16,15 +16,15 @@ from remora.errors import StateError
 
 from . import outcome, parcels
 from .agreed import Agreed, Intent, Memory, locked, new_token
-from .applying import Changes
+from .applying import CHANGED, Changes
 from .arrivals import Arrivals
 from .beneath import Beneath
 from .comparing import Plan, compare
-from .entries import GONE, Entries, Entry, Kind, by_folder, packed, unpacked, whole
+from .entries import GONE, SMALL, Entries, Entry, Kind, by_folder, packed, unpacked, whole
 from .folderindex import Index
 from .ignoring import NAME, Rules
 from .letters import PROTOCOL, Letters, octets, text
-from .looking import looked, opened, sweep, telling
+from .looking import looked, opened, read_all, sweep, telling
 from .receipts import Receipt
 from .streaming import Streaming
 
@@ -68,8 +68,9 @@ class _Home:
         home = self._home
         rules = Rules(rules_of(self._top))
         self._letters.put_values(b"H", {"protocol": PROTOCOL, "most": home.most, "seen": self._agreed.seen}, rules.text)
-        with looked(home.folder, rules, home.most, self._memory) as index:
+        with looked(home.folder, rules, home.most, self._memory, whole=False) as index:
             there = self._index_there(rules)
+            read_all(home.folder, index, self._late(index.unread, there))
             here = dict(index.entries)
             base = self._base(here, there)
             plan = compare(base, here, there, _Beside(home.machine, (base, here, there)), writable=home.writable)
@@ -100,6 +101,12 @@ class _Home:
             there |= rules.over(unpacked(self._letters.get_values(b"I")[2]))
         self._agreed.seen = ""
         return there
+
+    def _late(self, unread: Entries, there: Entries) -> Entries:
+        """Return the files that may go before their digest is known: the machine has nothing of that name or that size."""
+        sizes = {0, *(entry.size for entry in there.values())}
+        known = there.keys() | self._agreed.base.keys()
+        return {path: entry for path, entry in unread.items() if not (path in known or entry.size in sizes or entry.size > SMALL)}
 
     def _base(self, here: Entries, there: Entries) -> Entries:
         """Return what both agreed on, as far as that still holds: else nothing, which deletes and overwrites nothing."""
@@ -149,6 +156,12 @@ class _Home:
         finally:
             streaming.close()
             arrivals.close()
+            for path, (entry, stamp) in streaming.found.items():
+                plan.send[path] = entry
+                index.put(path, entry, stamp)
+        for path, entry in plan.send.items():
+            if entry.is_file and not entry.content:
+                done.failed_there.setdefault(path, CHANGED)
         done.failed_here = changes.failures
         done.sent_bytes, done.fetched_bytes = streaming.sent_bytes, arrivals.bytes
 

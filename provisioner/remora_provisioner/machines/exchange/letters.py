@@ -34,6 +34,7 @@ from remora.wire import Buffer
 PROTOCOL = 2
 _HEAD = struct.Struct(">cQ")
 SHORT, PACK, LONG = 1 << 16, 1 << 22, 1 << 29
+_LITTLE = 1 << 15  # bytes up to which a copy costs less than a system call
 _QUEUE = 1 << 20  # bytes in the system: so many go before the reader has to be waited for
 _MOST = {b"C": PACK, b"L": PACK, b"Z": SHORT, b"E": 0, b"T": SHORT, b"B": SHORT, b"X": SHORT}
 
@@ -185,10 +186,10 @@ class Letters:
 
 
 def _gathered(pieces: Iterable[Piece]) -> Iterator[Piece]:
-    """Yield what lies between two files as one."""
+    """Yield what lies between two large pieces as one."""
     between: list[Buffer] = []
     for piece in pieces:
-        if isinstance(piece, Stretch):
+        if isinstance(piece, Stretch) or len(piece) > _LITTLE:
             yield b"".join(between)
             yield piece
             between = []

@@ -14,7 +14,8 @@ from remora.errors import RemoraError, StateError
 
 from .agreed import Memory
 from .beneath import Beneath
-from .folderindex import Index, look
+from .entries import Entries
+from .folderindex import Index, look, read
 from .ignoring import Rules
 from .letters import Letters
 
@@ -42,13 +43,16 @@ def opened(folder: Path) -> Iterator[Beneath]:
 
 
 @contextlib.contextmanager
-def looked(folder: Path, rules: Rules, most: int, memory: Memory) -> Iterator[Index]:
-    """Give the folder's index, and keep the digests that it has in the end, however that comes."""
+def looked(folder: Path, rules: Rules, most: int, memory: Memory, *, whole: bool = True) -> Iterator[Index]:
+    """Give the folder's index, and keep the digests that it has in the end, however that comes.
+
+    Unless it is `whole`, what is unread has still to be read.
+    """
     now = time.time_ns()
-    try:
+    with _readable(folder):
         index = look(folder, rules, most, memory.digests())
-    except OSError as error:
-        raise _unreadable(folder, error) from error
+    if whole:
+        read_all(folder, index, {})
     try:
         yield index
     except RemoraError:
@@ -58,11 +62,25 @@ def looked(folder: Path, rules: Rules, most: int, memory: Memory) -> Iterator[In
     memory.keep_digests(index, now)
 
 
+def read_all(folder: Path, index: Index, late: Entries) -> None:
+    """Read what is unread, as `folderindex.read` does. Raises StateError."""
+    with _readable(folder):
+        read(folder, index, late)
+
+
 def sweep(top: Beneath, index: Index, kept: Iterable[bytes]) -> None:
     """Remove what was cut off on its way in and is not expected any more."""
     for path in index.arriving.keys() - set(kept):
         with contextlib.suppress(OSError):  # it stays aside, and is seen next time
             top.remove(path)
+
+
+@contextlib.contextmanager
+def _readable(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise _unreadable(folder, error) from error
 
 
 def _unreadable(folder: Path, error: OSError) -> StateError:

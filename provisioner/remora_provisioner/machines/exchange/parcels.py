@@ -12,8 +12,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from .beneath import MOST, Beneath
-from .entries import Entry, arriving
+from blake3 import blake3
+
+from .beneath import MOST, Beneath, Stamp, stamp_of
+from .entries import SMALL, Entry, arriving
 from .letters import Letters, Piece, Stretch
 
 PIECE = 1 << 20
@@ -21,9 +23,12 @@ PIECE = 1 << 20
 NOTHING = bytes(PIECE)
 """A piece of zeros."""
 COUNT, FILE, PART, ZEROS = struct.Struct("<I"), struct.Struct("<IIq"), struct.Struct("<IQq"), struct.Struct("<IQqQ")
-"""Heads: of a pack; of each file in it, number, size, time; of a piece, number, place, time; of zeros, and how many."""
-_LITTLE, _SMALL = 1 << 15, 1 << 19
-"""Bytes up to which files go together, and up to which one is whole in a letter."""
+"""Heads: of a pack; of each file in it, number, size, time; of a piece, number, place, time; of zeros, and how many.
+
+In a pack all heads come first, then the digests of files that went without one, then all contents.
+"""
+_LITTLE = 1 << 15
+"""Bytes up to which a file is copied rather than sent out of the system's memory."""
 _PACK, _FILES = 1 << 20, 4096
 
 
@@ -40,7 +45,7 @@ class Parcel:
 def resumes_at(path: bytes, entry: Entry, there: dict[bytes, int]) -> int:
     """Return from where a file goes on, by what is there of files that were cut off."""
     have = max(there.get(aside(path, entry), 0), 0)
-    return 0 if entry.size <= _SMALL else min(have, entry.size - 1) // PIECE * PIECE
+    return 0 if entry.size <= SMALL else min(have, entry.size - 1) // PIECE * PIECE
 
 
 def aside(path: bytes, entry: Entry) -> bytes:
@@ -48,10 +53,17 @@ def aside(path: bytes, entry: Entry) -> bytes:
     return arriving(path[: path.rfind(b"/") + 1], entry.content)
 
 
-def send(folder: Path, parcels: Iterable[Parcel], letters: Letters, stopped: Callable[[], bool]) -> int:
-    """Send contents, and say that no more comes; return how many bytes. Raises Unavailable if the connection broke."""
+Read = dict[bytes, tuple[Entry, "Stamp | None"]]
+"""Files whose digest went with their content, by path; no stamp where one was written meanwhile."""
+
+
+def send(folder: Path, parcels: Iterable[Parcel], letters: Letters, stopped: Callable[[], bool], found: Read) -> int:
+    """Send contents, and say that no more comes; return how many bytes. Raises Unavailable if the connection broke.
+
+    What is `found` out about files without a digest is added there.
+    """
     with Beneath(folder) as top:
-        sender = _Sender(top, letters)
+        sender = _Sender(top, letters, found)
         for parcel in parcels:
             if stopped():
                 break
@@ -65,12 +77,13 @@ def send(folder: Path, parcels: Iterable[Parcel], letters: Letters, stopped: Cal
 class _Sender:
     """Sends one file after another; small ones wait until there are enough of them, those that are not copied stay open."""
 
-    def __init__(self, top: Beneath, letters: Letters) -> None:
-        self._top, self._letters = top, letters
+    def __init__(self, top: Beneath, letters: Letters, found: Read) -> None:
+        self._top, self._letters, self._found = top, letters, found
         self._room = memoryview(bytearray(_PACK))
         self._heads: list[bytes] = []
+        self._digests: list[bytes] = []
         self._pieces: list[Piece] = []
-        self._used = self._copied = self.count = 0
+        self._used = self._copied = self._gone = self.count = 0
 
     def send(self, parcel: Parcel) -> None:
         descriptor = self._top.read(parcel.path)
@@ -79,41 +92,58 @@ class _Sender:
             facts = os.fstat(descriptor)
             if facts.st_size != parcel.entry.size:
                 return
-            mtime = max(-MOST, min(facts.st_mtime_ns, MOST))
-            if parcel.entry.size > _SMALL:
-                self._large(parcel, descriptor, mtime)
+            if parcel.entry.size > SMALL:
+                self._large(parcel, descriptor, _time(facts))
             else:
-                kept = self._small(parcel, descriptor, mtime)
+                kept = self._small(parcel, descriptor, facts)
         finally:
             if not kept:
                 os.close(descriptor)
 
-    def _small(self, parcel: Parcel, descriptor: int, mtime: int) -> bool:
+    def _small(self, parcel: Parcel, descriptor: int, facts: os.stat_result) -> bool:
         """Put a file into the pack; True if it is to stay open until that is sent."""
         size = parcel.entry.size
         if self._used + size > _PACK or len(self._heads) == _FILES:
             self.flush()
-        kept = size > _LITTLE
-        if not kept and not _filled(descriptor, self._room[self._copied : self._copied + size]):
+        late = not parcel.entry.content
+        kept = size > _LITTLE and not late
+        room = self._room[self._copied : self._copied + size]
+        if not kept and not _filled(descriptor, room):
             return False
-        self._pieces.append(Stretch(descriptor, size) if kept else self._room[self._copied : self._copied + size])
-        self._copied += 0 if kept else size
-        self._heads.append(FILE.pack(parcel.number, size, mtime))
+        if late:
+            self._digests.append(self._digest(parcel, descriptor, room, facts))
+        if kept:
+            self._pieces += (self._together(), Stretch(descriptor, size))
+        else:
+            self._copied += size
+        self._heads.append(FILE.pack(parcel.number, size, _time(facts)))
         self._used += size
         return kept
 
+    def _digest(self, parcel: Parcel, descriptor: int, content: memoryview, facts: os.stat_result) -> bytes:
+        digest, stamp = blake3(content).digest(), stamp_of(facts)
+        same = stamp_of(os.fstat(descriptor)) == stamp
+        self._found[parcel.path] = parcel.entry._replace(content=digest), stamp if same else None
+        return digest
+
+    def _together(self) -> memoryview:
+        """Return the copies that are not yet among the pieces: they lie one behind the other."""
+        start, self._gone = self._gone, self._copied
+        return self._room[start : self._copied]
+
     def flush(self) -> None:
-        pieces, self._pieces = self._pieces, []
+        """Send the pack."""
+        pieces, self._pieces = [*self._pieces, self._together()], []
         try:
             if self._heads:
-                self._letters.put_pieces(b"C", [COUNT.pack(len(self._heads)), *self._heads, *pieces])
+                self._letters.put_pieces(b"C", [COUNT.pack(len(self._heads)), *self._heads, *self._digests, *pieces])
         finally:
             for piece in pieces:
                 if isinstance(piece, Stretch):
                     os.close(piece.descriptor)
         self.count += self._used
-        self._heads = []
-        self._used = self._copied = 0
+        self._heads, self._digests = [], []
+        self._used = self._copied = self._gone = 0
 
     def _large(self, parcel: Parcel, descriptor: int, mtime: int) -> None:
         self.flush()
@@ -127,6 +157,10 @@ class _Sender:
             else:
                 self._letters.put(b"L", PART.pack(parcel.number, at, mtime), piece)
                 self.count += len(piece)
+
+
+def _time(facts: os.stat_result) -> int:
+    return max(-MOST, min(facts.st_mtime_ns, MOST))
 
 
 def _filled(descriptor: int, view: memoryview) -> bool:

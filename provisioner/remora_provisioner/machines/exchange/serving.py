@@ -130,7 +130,7 @@ def _plan(letters: Letters, values: dict[str, Any], data: bytes, index: Index) -
         wants = [(octets(path), max(int(start), 0)) for path, start in values["wants"]]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise letters.nonsense() from error
-    plan = _Plan(unpacked(data), moves, _paths(letters, values, "deletes"), copies, wants)
+    plan = _Plan(unpacked(data, late=True), moves, _paths(letters, values, "deletes"), copies, wants)
     named = [*moves, *moves.values(), *plan.deletes, *copies, *copies.values(), *(path for path, _ in wants)]
     for path in named:
         if not is_plain(path):

@@ -24,6 +24,8 @@ class Streaming:
         self._error: RemoraError | None = None
         self._thread = threading.Thread(target=self._send, name="files")
         self.sent_bytes = 0
+        self.found: parcels.Read = {}
+        """What was found out about files as they went."""
         self._thread.start()
 
     def apply(self, work: Callable[[], None]) -> None:
@@ -67,9 +69,12 @@ class Streaming:
             self._letters.stop()
             self._thread.join()
 
+    def _has_failed(self) -> bool:
+        return self._error is not None
+
     def _send(self) -> None:
         try:
-            self.sent_bytes = parcels.send(self._folder, self._outgoing, self._letters, lambda: self._error is not None)
+            self.sent_bytes = parcels.send(self._folder, self._outgoing, self._letters, self._has_failed, self.found)
         except RemoraError as error:
             self._error = self._error or error
             self._letters.stop()
