@@ -17,7 +17,7 @@ from remora import streams
 from remora.errors import BackendError, InternalError, ProtocolError, Refused, RemoraError, Unavailable
 from remora.streams import Peer
 from remora.wire import PROTOCOL, Hello, Message
-from remora_provisioner.machines.link import linkframes, pace, windows
+from remora_provisioner.machines.link import ends, linkframes, pace
 from remora_provisioner.machines.link.carrying import Link
 from remora_provisioner.machines.link.core import BACKLOG
 
@@ -458,7 +458,10 @@ async def test_closing() -> None:
 
 @in_loop
 async def test_a_reader_that_never_reads() -> None:
-    """Whoever does not read gets a window's worth and holds up nobody else; what is kept in memory is bounded."""
+    """Whoever does not read gets a window's worth and holds up nobody else; what is kept in memory is bounded.
+
+    A window grows while the system takes what comes, even if nobody reads it.
+    """
     async with two() as both:
         stuck, _ = await both.joined("stuck")
         mine, theirs = await both.joined("free")
@@ -468,7 +471,7 @@ async def test_a_reader_that_never_reads() -> None:
         assert heard == data
         assert not pushing.done()
         for link in (both.first, both.second):
-            assert link.figures.buffered <= windows.FIRST + BACKLOG + 4 * pace.CHUNK
+            assert link.figures.buffered <= ends._QUEUE + BACKLOG + 4 * pace.CHUNK
         pushing.cancel()
         await asyncio.gather(pushing, return_exceptions=True)
 

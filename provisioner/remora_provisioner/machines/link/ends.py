@@ -20,7 +20,7 @@ from .pace import CHUNK
 
 _READS, _PIECES = 8, 64
 _USUAL = 1 << 15  # bytes that are read at once of who does not send much
-_QUEUE = 1 << 18  # bytes in the system: so many go before the reader has to be waited for
+_QUEUE = 1 << 20  # bytes in the system: so many go before the reader has to be waited for
 
 
 class End:

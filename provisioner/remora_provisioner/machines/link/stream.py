@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from remora.wire import Buffer
 
-_QUEUE = 1 << 17  # bytes in the kernel: they go before anything that is sent after them
+_QUEUE = 1 << 19  # bytes in the kernel: they go before anything that is sent after them
 _COMING = 1 << 20  # bytes that have come and wait: the more at a time, the less often
 _UNSENT = 25  # TCP_NOTSENT_LOWAT, which the standard library does not name
 
