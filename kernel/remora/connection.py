@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from . import streams
@@ -230,9 +231,9 @@ class Connection:
         """
         return self.elsewhere and self._door.ask(run)
 
-    def files_are_home(self, waiting: Waiting) -> bool:
+    def files_are_home(self, waiting: Waiting, said: Callable[[str], None]) -> bool:
         """Wait for the end of that run; say whether nothing had to come home. Raises OSError; see `Door.answer`."""
-        return self._door.answer(waiting)
+        return self._door.answer(waiting, said)
 
     def leave_files(self) -> None:
         """Let nobody wait for them; from any thread."""

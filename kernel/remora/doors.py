@@ -1,6 +1,6 @@
 """A folder's door, seen by a kernel: asks the backend, in the thread of the cell, whether the notebook's folder is at rest.
 
-Law: a line there and a byte back, and nobody's loop in between (see `AT_REST`). One question at a time.
+Law: a line there and a byte back, and nobody's loop in between (see `AT_REST`, `SAYS`). One question at a time.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from . import streams
-from .wire import AT_REST
+from .wire import AT_REST, SAYS
 
 Waiting = Callable[[], float | None]
 """Called while an answer is waited for; returns the seconds after which it wants to be called again."""
@@ -47,15 +47,21 @@ class Door:
             raise
         return True
 
-    def answer(self, waiting: Waiting) -> bool:
-        """Return whether nothing has to be moved, nor was. Raises OSError if the backend is gone, or after `leave`."""
+    def answer(self, waiting: Waiting, said: Callable[[str], None] = lambda _: None) -> bool:
+        """Return whether nothing has to be moved, nor was; what is `said` meanwhile tells how far it has come.
+
+        Raises OSError if the backend is gone, or after `leave`.
+        """
         try:
-            return self._answer(waiting) == AT_REST
+            while (answer := self._byte(waiting)) == SAYS:
+                said(self._line())
+            self._asked = False
+            return answer == AT_REST
         except BaseException:
             self.forget()  # an answer that comes later would be taken for the next one's
             raise
 
-    def _answer(self, waiting: Waiting) -> bytes:
+    def _byte(self, waiting: Waiting) -> bytes:
         assert self._sock is not None
         poll = select.poll()
         poll.register(self._sock, select.POLLIN)
@@ -64,8 +70,14 @@ class Door:
         answer = self._sock.recv(1)
         if not answer:
             raise ConnectionResetError("the backend is gone")
-        self._asked = False
         return answer
+
+    def _line(self) -> str:
+        assert self._sock is not None
+        line = b""
+        while not line.endswith(b"\n") and (byte := self._sock.recv(1)):  # it has been sent as one
+            line += byte
+        return line.decode(errors="replace").strip()
 
     def leave(self) -> None:
         """Let nobody wait for an answer; from any thread."""

@@ -65,6 +65,8 @@ class Inside(Message):
 
 AT_REST = b"="
 """What answers at a folder's door, whose socket `endpoint` names, if nothing has to be exchanged; another byte if not so."""
+SAYS = b"+"
+"""What comes before the answer, and before a line for a person."""
 
 
 # ---- kernel, command line → backend -----------------------------------------------------------------------------------------

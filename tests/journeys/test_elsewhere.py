@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -96,6 +97,23 @@ def test_files_go_and_come(notebook: Notebook, cell: Callable[..., Ran], host: H
     assert host.link.carried().up - before.up < 60_000
     (folder / "helping.py").write_text("FACTOR = 30\n")
     assert cell("import importlib; importlib.reload(helping).FACTOR").result == "30"
+
+
+def test_it_is_said_how_far_files_have_come(notebook: Notebook, cell: Callable[..., Ran], host: Host):
+    """On the status line, before the cell and after it, where that takes its time."""
+    assert cell("pass").ok
+    (notebook.folder / "large.bin").write_bytes(os.urandom(8 << 20))
+    host.link.shape(rate_mbit=32)
+    try:
+        ran = cell("import os; open('made.bin', 'wb').write(os.urandom(8 << 20)); os.remove('large.bin')")
+    finally:
+        host.link.shape()
+    assert ran.ok, ran.error
+    lines = json.dumps([message["content"] for message in ran.messages])  # what follows the first goes to the widget beside it
+    for words in ("sending files to box", "bringing files home from box"):
+        assert re.search(rf"{words}: \d\.\d MiB of 8\.0 MiB", lines), lines
+    (notebook.folder / "made.bin").unlink()
+    assert cell("pass").ok
 
 
 def test_a_warm_cell_takes_one_round_trip(notebook: Notebook, cell: Callable[..., Ran], host: Host):

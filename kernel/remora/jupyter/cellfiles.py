@@ -79,7 +79,7 @@ class CellFiles:
         if self._expected:
             try:
                 with self._hearing():
-                    home = self._connection.files_are_home(self._tick)
+                    home = self._connection.files_are_home(self._tick, lambda text: self._progress.stage_words("files", text))
                 self._expected, answered = False, True
                 if home:
                     return

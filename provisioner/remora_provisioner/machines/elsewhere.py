@@ -126,7 +126,7 @@ class Elsewhere(Sandboxes):
         for last in (False, False, True):
             await self._line.reached_within(REACH, f"files wait until {self.name} is back", opening)
             try:
-                return await self._homes.exchange(sandbox, whole=whole)
+                return await self._homes.exchange(sandbox, opening.say, whole=whole)
             except Unavailable:  # the agent there was started anew over it
                 if last or not self.has(sandbox):
                     raise

@@ -13,7 +13,7 @@ import hashlib
 import logging
 import os
 import socket
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import CancelledError
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,6 +36,8 @@ _LINGER = 10.0
 """Seconds in which whoever has waited for such files asks what came."""
 _LOG = logging.getLogger(__name__)
 T = TypeVar("T")
+Say = Callable[[str], None]
+"""Hears in words how far an exchange has come; on the loop, and must not block."""
 
 
 @dataclass
@@ -53,6 +55,22 @@ class _Home:
     """Those whose files are home, until they are heard to have ended."""
     again: bool = False
     """Whether a run has ended since `fetching` last began."""
+    hearing: list[Say] = field(default_factory=list)
+    """Who wants to hear how far an exchange has come."""
+
+    @contextlib.contextmanager
+    def heard(self, say: Say) -> Iterator[None]:
+        """Let `say` hear of exchanges meanwhile; on the loop."""
+        self.hearing.append(say)
+        try:
+            yield
+        finally:
+            self.hearing.remove(say)
+
+    def tell(self, text: str) -> None:
+        """Tell whoever wants to hear."""
+        for say in [*self.hearing]:
+            say(text)
 
 
 _Shared = tuple[Path, bool]
@@ -110,7 +128,7 @@ class Homes:
             return False  # an exchange says why, or waits for the one that goes on
         return found is not None
 
-    async def exchange(self, sandbox: SandboxId, *, whole: bool) -> Fields:
+    async def exchange(self, sandbox: SandboxId, say: Say = lambda _: None, *, whole: bool) -> Fields:
         """Bring a folder here and there to agreement; return the bytes `sent` and `fetched`, and `line`, empty if nothing was.
 
         Unless it is to be the `whole` of it, nothing is asked of the machine if nothing has to be sent.
@@ -121,10 +139,10 @@ class Homes:
         async with home.turn:
             home.rest = await apart(lambda: rest(home.folder)) if home.met and not whole else None
         if home.rest is None:
-            await self._exchange(sandbox, home)
+            await self._exchange_for(sandbox, home, say)
         return _told(home.untold)
 
-    def is_home(self, sandbox: SandboxId, run: RunId) -> bool:
+    def is_home(self, sandbox: SandboxId, run: RunId, say: Say = lambda _: None) -> bool:
         """Wait for the end of a run, which need not have begun, and bring home what it has written; say whether that was nothing.
 
         From a thread of its own. Raises OSError if that cannot be said: the whole has to be exchanged when the run has ended.
@@ -136,7 +154,7 @@ class Homes:
             with self._in_loop(self._awaiting(home, sandbox, run)) as sock:
                 at_rest = is_at_rest(home.folder, home.rest, sock)
             if not at_rest:
-                self._in_loop(self._exchange(sandbox, home))
+                self._in_loop(self._exchange_for(sandbox, home, say))
         except (RemoraError, OSError, CancelledError) as error:
             self._loop.call_soon_threadsafe(self._given_up, sandbox, home, run)
             raise ConnectionAbortedError("the files of a run are not home") from error
@@ -222,11 +240,19 @@ class Homes:
             return False
         return True
 
+    async def _exchange_for(self, sandbox: SandboxId, home: _Home, say: Say) -> None:
+        with home.heard(say):
+            await self._exchange(sandbox, home)
+
     async def _exchange(self, sandbox: SandboxId, home: _Home) -> None:
+        def say(text: str) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody hears
+                self._loop.call_soon_threadsafe(home.tell, text)
+
         async with home.turn:
             home.met = False
             with self._dial(f"folder/{sandbox}") as sock:
-                home.untold.append(await beside(sock, home.folder.exchange))
+                home.untold.append(await beside(sock, lambda sock: home.folder.exchange(sock, say)))
             home.met = True
 
 

@@ -154,7 +154,9 @@ class Sandboxes(Hearing):
             )
             homes = self._homes
             self._doors[sandbox] = Door(
-                self._place / sandbox / "folder", lambda: homes.is_at_rest(sandbox), lambda run: homes.is_home(sandbox, run)
+                self._place / sandbox / "folder",
+                lambda: homes.is_at_rest(sandbox),
+                lambda run, say: homes.is_home(sandbox, run, say),
             )
 
     def _drop_relay(self, sandbox: SandboxId) -> None:

@@ -33,14 +33,16 @@ class Pair:
         self.raised_there: RemoraError | None = None
         self.moved = 0
 
-    def exchange(self, most: int = 1 << 60, spoiled: Spoiled | None = None) -> Receipt:
+    def exchange(
+        self, most: int = 1 << 60, spoiled: Spoiled | None = None, say: Callable[[str], None] = lambda _: None
+    ) -> Receipt:
         """Exchange over a connection that breaks after so many bytes; raises what the home's side raises."""
         self.raised_there = None
         cable = Cable(most, spoiled)
         other = threading.Thread(target=self.serve, args=[cable.there])
         other.start()
         try:
-            return self.home.exchange(cable.here)
+            return self.home.exchange(cable.here, say)
         finally:
             cable.here.close()
             other.join()

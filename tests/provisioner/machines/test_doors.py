@@ -26,17 +26,20 @@ class House:
         self.asked: list[str] = []
         self.may_answer = threading.Event()
         self.may_answer.set()
-        self.door = doors.Door(folder / "links" / "folder", lambda: self._answer(""), self._answer)
+        self.says: list[str] = []
+        self.door = doors.Door(folder / "links" / "folder", lambda: self._answer("", never), self._answer)
 
-    def _answer(self, run: RunId | str) -> bool:
+    def _answer(self, run: RunId | str, say: Callable[[str], None]) -> bool:
         self.asked.append(run)
+        for text in self.says:
+            say(text)
         self.may_answer.wait(20)
         if run not in self.answers:
             raise ConnectionAbortedError("nobody knows")
         return self.answers[run]
 
 
-def never() -> None:
+def never(_: object = None) -> None:
     """Want to hear nothing while an answer is waited for."""
 
 
@@ -70,6 +73,24 @@ async def test_one_connection_answers_all_questions(tmp_path: Path) -> None:
 
     assert await apart(asks) == [True, False, True, True]
     assert house.asked == ["", "r1", "r2", ""]
+    door.forget()
+    house.door.close()
+
+
+@in_loop
+async def test_what_is_said_before_an_answer(tmp_path: Path) -> None:
+    """Lines for a person come before it, each as one line; it stays the answer to its question, whoever listens."""
+    house, heard = House(tmp_path), list[str]()
+    house.answers |= {"r1": False, "r2": True}
+    house.says = ["sending files: 1 of 2", "= two\nlines ✓"]
+    door = Door(str(house.door.path))
+
+    def asks() -> list[bool]:
+        found = [door.ask("r1") and door.answer(never, heard.append), door.ask("") and door.answer(never)]
+        return [*found, door.ask("r2") and door.answer(never), door.ask("r2") and door.answer(never, heard.append)]
+
+    assert await apart(asks) == [False, True, True, True]
+    assert heard == ["sending files: 1 of 2", "= two lines ✓"] * 2
     door.forget()
     house.door.close()
 

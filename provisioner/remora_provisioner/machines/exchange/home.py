@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import socket
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from remora.errors import StateError
@@ -25,6 +25,7 @@ from .folderindex import Index
 from .ignoring import NAME, Rules
 from .letters import PROTOCOL, Letters, octets, text
 from .looking import looked, opened, read_all, sweep, telling
+from .moving import Moving
 from .receipts import Receipt
 from .streaming import Streaming
 
@@ -42,23 +43,24 @@ class FolderHome:
         """
         self.folder, self.state, self.machine, self.writable, self.most = folder, state, machine, writable, most
 
-    def exchange(self, sock: socket.socket) -> Receipt:
+    def exchange(self, sock: socket.socket, say: Callable[[str], None] = lambda _: None) -> Receipt:
         """Bring both sides to agreement over a connection to `serve`, which is good for one exchange; blocks.
 
+        `say` hears from time to time how far it has come, from any thread.
         Raises Unavailable if the connection broke, StateError if a disk is full or cannot be used, InputError for a
         `.remoraignore` that cannot be understood, ProtocolError for a machine that misbehaves. What arrived stays; the next
         exchange goes on.
         """
         letters = Letters(sock, self.machine)
         with telling(letters), locked(self.state), opened(self.folder) as top:
-            return _Home(self, letters, top).run()
+            return _Home(self, letters, top, Moving(self.machine, say)).run()
 
 
 class _Home:
     """One exchange, as the user's side sees it."""
 
-    def __init__(self, home: FolderHome, letters: Letters, top: Beneath) -> None:
-        self._home, self._letters, self._top = home, letters, top
+    def __init__(self, home: FolderHome, letters: Letters, top: Beneath, moving: Moving) -> None:
+        self._home, self._letters, self._top, self._moving = home, letters, top, moving
         self._memory = Memory(home.state, home.machine)
         self._agreed = self._memory.agreed()
         self._arriving: dict[bytes, int] = {}
@@ -145,7 +147,8 @@ class _Home:
         starts = (parcels.resumes_at(path, entry, self._arriving) for path, entry in sends)
         outgoing = [parcels.Parcel(n, *item, start) for n, (item, start) in enumerate(zip(sends, starts, strict=True))]
         changes = Changes(self._top, index)
-        streaming = Streaming(self._home.folder, self._letters, outgoing)
+        self._moving.expect(sum(one.entry.size - one.start for one in outgoing), sum(entry.size for _, entry in wants))
+        streaming = Streaming(self._home.folder, self._letters, outgoing, self._moving)
         arrivals = Arrivals(changes, wants, self._letters)
         try:
             streaming.apply(lambda: changes.carry_out(plan.fetch, copies_here, plan.delete_here))

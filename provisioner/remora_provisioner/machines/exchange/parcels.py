@@ -17,6 +17,7 @@ from blake3 import blake3
 from .beneath import MOST, Beneath, Stamp, stamp_of
 from .entries import SMALL, Entry, arriving
 from .letters import Letters, Piece, Stretch
+from .moving import Moving
 
 PIECE = 1 << 20
 """Bytes of a large file in one letter."""
@@ -57,13 +58,15 @@ Read = dict[bytes, tuple[Entry, "Stamp | None"]]
 """Files whose digest went with their content, by path; no stamp where one was written meanwhile."""
 
 
-def send(folder: Path, parcels: Iterable[Parcel], letters: Letters, stopped: Callable[[], bool], found: Read) -> int:
+def send(
+    folder: Path, parcels: Iterable[Parcel], letters: Letters, stopped: Callable[[], bool], found: Read, moving: Moving | None
+) -> int:
     """Send contents, and say that no more comes; return how many bytes. Raises Unavailable if the connection broke.
 
     What is `found` out about files without a digest is added there.
     """
     with Beneath(folder) as top:
-        sender = _Sender(top, letters, found)
+        sender = _Sender(top, letters, found, moving)
         for parcel in parcels:
             if stopped():
                 break
@@ -77,8 +80,8 @@ def send(folder: Path, parcels: Iterable[Parcel], letters: Letters, stopped: Cal
 class _Sender:
     """Sends one file after another; small ones wait until there are enough of them, those that are not copied stay open."""
 
-    def __init__(self, top: Beneath, letters: Letters, found: Read) -> None:
-        self._top, self._letters, self._found = top, letters, found
+    def __init__(self, top: Beneath, letters: Letters, found: Read, moving: Moving | None) -> None:
+        self._top, self._letters, self._found, self._moving = top, letters, found, moving
         self._room = memoryview(bytearray(_PACK))
         self._heads: list[bytes] = []
         self._digests: list[bytes] = []
@@ -141,7 +144,7 @@ class _Sender:
             for piece in pieces:
                 if isinstance(piece, Stretch):
                     os.close(piece.descriptor)
-        self.count += self._used
+        self._went(self._used)
         self._heads, self._digests = [], []
         self._used = self._copied = self._gone = 0
 
@@ -156,7 +159,12 @@ class _Sender:
                 self._letters.put(b"Z", ZEROS.pack(parcel.number, at, mtime, len(piece)))
             else:
                 self._letters.put(b"L", PART.pack(parcel.number, at, mtime), piece)
-                self.count += len(piece)
+                self._went(len(piece))
+
+    def _went(self, count: int) -> None:
+        self.count += count
+        if self._moving is not None:
+            self._moving.sent(count)
 
 
 def _time(facts: os.stat_result) -> int:

@@ -14,13 +14,14 @@ from remora.errors import ProtocolError, RemoraError, Unavailable
 from . import parcels
 from .arrivals import Arrivals
 from .letters import Letters
+from .moving import Moving
 
 
 class Streaming:
     """One exchange of contents. Start it, `receive`, and `finish`; `close` in any case."""
 
-    def __init__(self, folder: Path, letters: Letters, outgoing: list[parcels.Parcel]) -> None:
-        self._folder, self._letters, self._outgoing = folder, letters, outgoing
+    def __init__(self, folder: Path, letters: Letters, outgoing: list[parcels.Parcel], moving: Moving | None = None) -> None:
+        self._folder, self._letters, self._outgoing, self._moving = folder, letters, outgoing, moving
         self._error: RemoraError | None = None
         self._thread = threading.Thread(target=self._send, name="files")
         self.sent_bytes = 0
@@ -44,6 +45,8 @@ class Streaming:
                     return
                 if self._error is None:
                     arrivals.take(letter, content)
+                if self._moving is not None:
+                    self._moving.fetched(len(content))
             except RemoraError as error:
                 self.fail(error)
                 if isinstance(error, (ProtocolError, Unavailable)):
@@ -74,7 +77,9 @@ class Streaming:
 
     def _send(self) -> None:
         try:
-            self.sent_bytes = parcels.send(self._folder, self._outgoing, self._letters, self._has_failed, self.found)
+            self.sent_bytes = parcels.send(
+                self._folder, self._outgoing, self._letters, self._has_failed, self.found, self._moving
+            )
         except RemoraError as error:
             self._error = self._error or error
             self._letters.stop()
