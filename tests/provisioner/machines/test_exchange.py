@@ -318,9 +318,9 @@ def test_what_cannot_be_there_is_read_only_as_it_goes(pair: Pair, monkeypatch: p
     assert tree(pair.here) == tree(pair.there)
 
 
-def test_what_changes_before_it_is_read_goes_as_it_is_then(pair: Pair, monkeypatch: pytest.MonkeyPatch):
-    """Without a digest a file is what it is when it goes: one that was rewritten arrives so; what is gone or longer waits."""
-    for name in ("gone", "longer", "other", "same"):
+def test_what_changes_before_it_is_read_waits(pair: Pair, monkeypatch: pytest.MonkeyPatch):
+    """Without a digest a file is known by its stamp: what is gone, or was written or made a program meanwhile, goes next time."""
+    for name in ("gone", "longer", "other", "program", "same"):
         write(pair.here / name, f"as it was: {name}\n", old=True)
     real = parcels.send
 
@@ -329,16 +329,84 @@ def test_what_changes_before_it_is_read_goes_as_it_is_then(pair: Pair, monkeypat
             (pair.here / "gone").unlink()
             write(pair.here / "longer", "much longer than it was before\n")
             write(pair.here / "other", "as it is: other!\n")
+            (pair.here / "program").chmod(0o755)
         return real(folder, *rest)
 
     monkeypatch.setattr(parcels, "send", edit)
     receipt = pair.exchange()
     monkeypatch.undo()
-    assert ({stay.path for stay in receipt.stays}, receipt.sent) == ({"gone", "longer"}, 2)
-    assert tree(pair.there) == {path: what for path, what in tree(pair.here).items() if path != b"longer"}
-    assert pair.exchange().sent == 1
+    assert ({stay.path for stay in receipt.stays}, receipt.sent) == ({"gone", "longer", "other", "program"}, 1)
+    assert tree(pair.there).keys() == {b"same"}
+    assert pair.exchange().sent == 3
     assert tree(pair.here) == tree(pair.there)
     assert pair.exchange() == Receipt("gpubox")
+
+
+def test_what_is_written_while_it_is_read_is_not_torn(pair: Pair, monkeypatch: pytest.MonkeyPatch):
+    """Half of the old and half of the new is no content: it goes when it is whole."""
+    write(pair.here / "data", b"a" * 400_000, old=True)
+    real = os.readv
+
+    def half(descriptor, views):
+        if len(views[0]) != 400_000:
+            return real(descriptor, views)
+        count = real(descriptor, [views[0][:200_000]])
+        with (pair.here / "data").open("r+b") as file:
+            file.write(b"b" * 400_000)
+        return count
+
+    monkeypatch.setattr(os, "readv", half)
+    assert [stay.path for stay in pair.exchange().stays] == ["data"]
+    monkeypatch.undo()
+    assert not (pair.there / "data").exists()
+    pair.exchange()
+    assert (pair.there / "data").read_bytes() == b"b" * 400_000
+
+
+def test_what_may_not_be_sure_is_read_before_it_goes(pair: Pair, monkeypatch: pytest.MonkeyPatch):
+    """What was written just now, what is not ours, and what perhaps cannot be read."""
+    names = [b"just now", b"locked", b"not ours", b"sure"]
+    for name in names:
+        write(pair.here / os.fsdecode(name), b"x" * len(name), old=name != b"just now")
+    (pair.here / "locked").chmod(0)
+    read = _note_reads(monkeypatch)
+    if os.geteuid() == 0:
+        os.chown(pair.here / "not ours", 4711, -1)
+    pair.exchange()
+    assert sorted(read) == names[: -1 if os.geteuid() == 0 else 2]
+
+
+def test_what_went_before_a_cut_is_known_by_its_digest(pair: Pair):
+    """A deletion here, or an edit, between the cut and the next exchange is one, and no conflict."""
+    write(pair.here / "agreed", "on", old=True)
+    pair.exchange()
+    for name in ("edited", "removed"):
+        write(pair.here / name, f"{name} as it was", old=True)
+    write(pair.here / "z", random.Random(0).randbytes(4 << 20), old=True)
+    with pytest.raises(Unavailable):
+        pair.exchange(2 << 20)
+    assert (pair.there / "edited").exists()
+    write(pair.here / "edited", "mine", old=True)
+    (pair.here / "removed").unlink()
+    receipt = pair.exchange()
+    assert (receipt.sent, receipt.deleted_there, receipt.conflicts) == (2, 1, ())
+    assert tree(pair.here) == tree(pair.there)
+    assert tree(pair.here).keys() == {b"agreed", b"edited", b"z"}
+
+
+def test_what_came_before_a_cut_is_known_too(pair: Pair):
+    """A file that was fetched, whose digest is not kept here, and that is deleted there meanwhile, is deleted here."""
+    write(pair.here / "agreed", "on", old=True)
+    pair.exchange()
+    write(pair.there / "its", "its", old=True)
+    write(pair.there / "z", random.Random(0).randbytes(4 << 20), old=True)
+    with pytest.raises(Unavailable):
+        pair.exchange(2 << 20)
+    assert (pair.here / "its").exists()
+    (pair.home.state / "digests").unlink()
+    (pair.there / "its").unlink()
+    assert pair.exchange().deleted_here == 1
+    assert tree(pair.here) == tree(pair.there)
 
 
 # ---- what stays --------------------------------------------------------------------------------------------------------------

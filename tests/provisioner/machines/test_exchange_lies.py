@@ -259,6 +259,7 @@ def test_a_digest_that_comes_late_is_no_less_right(pair: Pair, content: bytes):
 def test_a_digest_comes_late_only_where_it_can(pair: Pair, entry: Entry):
     """Only what is whole in a letter has room for one there; and a machine has read what it says that it has."""
     assert isinstance(meet(serving(pair), user({}, {b"new": entry}))[0], ProtocolError)
+    assert isinstance(meet(serving(pair), user({"copies": [["new", "its"]]}, {b"new": LATE}))[0], ProtocolError)
     assert isinstance(meet(pair.home.exchange, machine({b"new": LATE}))[0], ProtocolError)
     assert untouched(pair)
 

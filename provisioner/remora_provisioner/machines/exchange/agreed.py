@@ -126,10 +126,10 @@ class Memory:
             return self._parsed(self._state / "digests", Index.from_bytes)
         return Index()
 
-    def keep_digests(self, index: Index, now: int) -> None:
-        """Keep the digests that were read before `now`, in nanoseconds."""
+    def keep_digests(self, index: Index) -> None:
+        """Keep the digests that can be believed later."""
         if index.news:
-            self._write(self._state / "digests", index.to_bytes(now))
+            self._write(self._state / "digests", index.to_bytes())
 
     def agreed(self) -> Agreed:
         """Return what was agreed on."""

@@ -54,6 +54,11 @@ class Entry(NamedTuple):
         """Whether it has content."""
         return self.kind <= Kind.PROGRAM
 
+    @property
+    def may_be_late(self) -> bool:
+        """Whether it is a file that is whole in a letter, which has room for its digest, too."""
+        return self.is_file and 0 < self.size <= SMALL
+
 
 Entries = dict[bytes, Entry]
 FOLDER = Entry(Kind.FOLDER)
@@ -177,7 +182,7 @@ def _rows(data: bytes) -> Entries:
 
 
 def _check(path: bytes, entry: Entry, *, late: bool) -> None:
-    digested = len(entry.content) == DIGEST or (late and not entry.content and 0 < entry.size <= SMALL)
+    digested = len(entry.content) == DIGEST or (late and not entry.content and entry.may_be_late)
     known = entry.kind <= Kind.HELD and (not entry.is_file or digested) and entry.size < 1 << 62
     leads_out = entry.kind == Kind.LINK and (b"\0" in entry.content or not leads_inside(path, entry.content))
     if not is_plain(path) or leads_out or not known:

@@ -13,7 +13,7 @@ import stat
 import struct
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,8 +44,10 @@ class Index:
     """Of files and links."""
     arriving: dict[bytes, int] = field(default_factory=dict)
     """Bytes that are there of what was cut off on its way in, by the path of its temporary file."""
-    unread: Entries = field(default_factory=dict)
-    """Files whose digest is not known, without it."""
+    unread: dict[bytes, tuple[Entry, Stamp | None]] = field(default_factory=dict)
+    """Files whose digest is not known, without it; with their stamps if they can certainly be read."""
+    moment: int = 0
+    """When it was begun to look, in nanoseconds."""
     news: bool = False
     """Whether a digest was found that was not known before."""
 
@@ -63,9 +65,10 @@ class Index:
         self.entries.pop(path, None)
         self.stamps.pop(path, None)
 
-    def to_bytes(self, now: int) -> bytes:
-        """Return the digests that can be believed later; `now` in nanoseconds is when the youngest of them was read."""
-        files = {path: entry for path, entry in self.entries.items() if entry.is_file and is_old(self.stamps.get(path), now)}
+    def to_bytes(self) -> bytes:
+        """Return the digests that can be believed later: a write since it was looked would show."""
+        old = (path for path, entry in self.entries.items() if entry.is_file and is_old(self.stamps.get(path), self.moment))
+        files = {path: self.entries[path] for path in old}
         stamps = [number for path in files for number in self.stamps[path]]
         return struct.pack(f"<I{len(stamps)}q", len(files), *stamps) + packed(files)
 
@@ -92,19 +95,19 @@ def look(folder: Path, rules: Rules, most: int, before: Index) -> Index:
 
     Raises OSError if the folder itself cannot be read.
     """
+    moment = time.time_ns()
     with Beneath(folder) as top:
         walk = _Walk(rules, most, before)
         walk.inside(os.dup(top.top), b"", 0)
+    walk.found.moment = moment
     return walk.found
 
 
-def read(folder: Path, index: Index, late: Entries) -> None:
-    """Read what is unread in the folder of an index, but those that are read when they go; they are in it without a digest.
-
-    Raises OSError if the folder itself cannot be read.
-    """
-    index.entries |= late
-    for path, stamp, entry in _digests(folder, [item for item in index.unread.items() if item[0] not in late]):
+def read(folder: Path, index: Index, but: Container[bytes] = ()) -> None:
+    """Read what is unread in the folder of an index, `but` some. Raises OSError if the folder itself cannot be read."""
+    sizes = [(path, entry.size) for path, (entry, _) in index.unread.items() if path not in but]
+    for path, stamp, entry in _digests(folder, sizes):
+        del index.unread[path]
         if entry is not None:
             index.put(path, entry, stamp)
 
@@ -115,6 +118,7 @@ class _Walk:
     def __init__(self, rules: Rules, most: int, before: Index) -> None:
         self._rules, self._most, self._before = rules, most, before
         self._stamps, self._asks = before.stamps, not rules.for_folders_only
+        self._user = os.geteuid()
         self.found = Index()
 
     def inside(self, descriptor: int, prefix: bytes, depth: int) -> None:
@@ -160,7 +164,8 @@ class _Walk:
         elif kind == stat.S_IFREG and facts.st_size > self._most:
             self._hold(path, LARGE, facts.st_size)
         elif kind == stat.S_IFREG:
-            self.found.unread[path] = Entry(_kind(facts), facts.st_size)
+            mine = facts.st_uid == self._user and bool(facts.st_mode & stat.S_IRUSR)
+            self.found.unread[path] = Entry(_kind(facts), facts.st_size), stamp_of(facts) if mine else None
         elif kind == stat.S_IFDIR:
             self._folder(folder, name, path, depth + 1)
         elif kind == stat.S_IFLNK:
@@ -207,22 +212,22 @@ class _Walk:
 _Found = tuple[bytes, Stamp | None, Entry | None]
 
 
-def _digests(folder: Path, unread: list[tuple[bytes, Entry]]) -> Iterator[_Found]:
+def _digests(folder: Path, sizes: list[tuple[bytes, int]]) -> Iterator[_Found]:
     """Yield stamp and entry of each file, or what is held in its place; neither if it is gone."""
-    if not unread:
+    if not sizes:
         return
     threads = min(4, len(os.sched_getaffinity(0)))
     with ThreadPoolExecutor(threads, thread_name_prefix="digests") as pool:
-        for found in pool.map(lambda batch: _read_batch(folder, batch), _batches(unread)):
+        for found in pool.map(lambda batch: _read_batch(folder, batch), _batches(sizes)):
             yield from found
 
 
-def _batches(unread: Iterable[tuple[bytes, Entry]]) -> Iterator[list[bytes]]:
+def _batches(sizes: Iterable[tuple[bytes, int]]) -> Iterator[list[bytes]]:
     batch: list[bytes] = []
     taken = 0
-    for path, entry in unread:
+    for path, size in sizes:
         batch.append(path)
-        taken += entry.size
+        taken += size
         if len(batch) == _BATCH_FILES or taken >= _BATCH_BYTES:
             yield batch
             batch, taken = [], 0

@@ -1,18 +1,19 @@
 """The notebook's folder on two machines, the user's side: an exchange brings both to agreement, before a run and after it.
 
 Law: this side decides, by three-way comparison (comparing.py), and alone remembers what was agreed on; serving.py answers. What
-lies in a folder and what is in its files are told separately. Neither side believes the other.
+lies in a folder and what is in its files are told separately, but for digests of new files. Neither side believes the other.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import socket
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from remora.errors import StateError
+from remora.errors import RemoraError, StateError
 
 from . import outcome, parcels
 from .agreed import Agreed, Intent, Memory, locked, new_token
@@ -20,11 +21,11 @@ from .applying import CHANGED, Changes
 from .arrivals import Arrivals
 from .beneath import Beneath
 from .comparing import Plan, compare
-from .entries import GONE, SMALL, Entries, Entry, Kind, by_folder, packed, unpacked, whole
-from .folderindex import Index
+from .entries import GONE, Entries, Entry, Kind, by_folder, packed, unpacked, whole
+from .folderindex import Index, is_old
 from .ignoring import NAME, Rules
 from .letters import PROTOCOL, Letters, octets, text
-from .looking import looked, opened, read_all, sweep, telling
+from .looking import looked, opened, read_unread, sweep, telling
 from .moving import Moving
 from .receipts import Receipt
 from .streaming import Streaming
@@ -70,10 +71,13 @@ class _Home:
         home = self._home
         rules = Rules(rules_of(self._top))
         self._letters.put_values(b"H", {"protocol": PROTOCOL, "most": home.most, "seen": self._agreed.seen}, rules.text)
-        with looked(home.folder, rules, home.most, self._memory, whole=False) as index:
+        with looked(home.folder, rules, home.most, self._memory, all_read=False) as index:
+            new = self._new(index)
+            read_unread(home.folder, index, new)  # while the machine looks at its folder
             there = self._index_there(rules)
-            read_all(home.folder, index, self._late(index.unread, there))
-            here = dict(index.entries)
+            late = _not_among(there, new)
+            read_unread(home.folder, index, late)
+            here = index.entries | late
             base = self._base(here, there)
             plan = compare(base, here, there, _Beside(home.machine, (base, here, there)), writable=home.writable)
             done = outcome.Outcome(home.machine, plan, outcome.capped(plan, home.most, home.machine))
@@ -104,11 +108,17 @@ class _Home:
         self._agreed.seen = ""
         return there
 
-    def _late(self, unread: Entries, there: Entries) -> Entries:
-        """Return the files that may go before their digest is known: the machine has nothing of that name or that size."""
-        sizes = {0, *(entry.size for entry in there.values())}
-        known = there.keys() | self._agreed.base.keys()
-        return {path: entry for path, entry in unread.items() if not (path in known or entry.size in sizes or entry.size > SMALL)}
+    def _new(self, index: Index) -> Entries:
+        """Return the files that may go without a digest, unless the machine has them: no exchange has known them.
+
+        They are as old as to show whether they are what they were when they go.
+        """
+        if not index.unread:
+            return {}
+        intent = self._memory.intent()
+        known = self._agreed.base.keys() | intent.here.keys() | intent.there.keys()
+        old = (item for item in index.unread.items() if is_old(item[1][1], index.moment))
+        return {path: entry for path, (entry, _) in old if entry.may_be_late and path not in known}
 
     def _base(self, here: Entries, there: Entries) -> Entries:
         """Return what both agreed on, as far as that still holds: else nothing, which deletes and overwrites nothing."""
@@ -144,8 +154,7 @@ class _Home:
             "wants": [[text(path), parcels.resumes_at(path, entry, index.arriving)] for path, entry in wants],
         }
         self._letters.put_values(b"P", values, packed(plan.send))
-        starts = (parcels.resumes_at(path, entry, self._arriving) for path, entry in sends)
-        outgoing = [parcels.Parcel(n, *item, start) for n, (item, start) in enumerate(zip(sends, starts, strict=True))]
+        outgoing = [self._parcel(number, index, *item) for number, item in enumerate(sends)]
         changes = Changes(self._top, index)
         self._moving.expect(sum(one.entry.size - one.start for one in outgoing), sum(entry.size for _, entry in wants))
         streaming = Streaming(self._home.folder, self._letters, outgoing, self._moving)
@@ -156,23 +165,30 @@ class _Home:
             streaming.finish()
             arrivals.end()
             done.failed_there = self._failures()
+        except RemoraError:
+            streaming.close()
+            if _take_digests(plan, index, streaming.found):
+                with contextlib.suppress(StateError):  # then the next exchange does not know that what it finds there is this
+                    self._memory.intend(_intent(plan))
+            raise
         finally:
             streaming.close()
             arrivals.close()
-            for path, (entry, stamp) in streaming.found.items():
-                plan.send[path] = entry
-                index.put(path, entry, stamp)
+        _take_digests(plan, index, streaming.found)
         for path, entry in plan.send.items():
             if entry.is_file and not entry.content:
                 done.failed_there.setdefault(path, CHANGED)
         done.failed_here = changes.failures
         done.sent_bytes, done.fetched_bytes = streaming.sent_bytes, arrivals.bytes
 
+    def _parcel(self, number: int, index: Index, path: bytes, entry: Entry) -> parcels.Parcel:
+        stamp = None if entry.content else index.unread[path][1]
+        return parcels.Parcel(number, path, entry, parcels.resumes_at(path, entry, self._arriving), stamp)
+
     def _intend(self, plan: Plan) -> None:
         if not self._memory.intent().is_empty:  # what was found out by it goes into what is agreed on, for it is overwritten
             self._memory.agree(self._agreed)
-        gone_there, gone_here = dict.fromkeys(plan.delete_there, GONE), dict.fromkeys(plan.delete_here, GONE)
-        self._memory.intend(Intent(plan.send | gone_there, plan.fetch | gone_here))
+        self._memory.intend(_intent(plan))
 
     def _failures(self) -> dict[bytes, str]:
         _, values, _ = self._letters.get_values(b"D")
@@ -219,6 +235,19 @@ class _Beside:
             number += 1
 
 
+def _intent(plan: Plan) -> Intent:
+    gone_there, gone_here = dict.fromkeys(plan.delete_there, GONE), dict.fromkeys(plan.delete_here, GONE)
+    return Intent(plan.send | gone_there, plan.fetch | gone_here)
+
+
+def _take_digests(plan: Plan, index: Index, found: Entries) -> bool:
+    """Take in what was found out about files as they went; say whether that was anything."""
+    for path, entry in found.items():
+        plan.send[path] = entry
+        index.put(path, entry, index.unread.pop(path)[1])
+    return bool(found)
+
+
 def _known(entries: Entries, side: Entries) -> dict[bytes, bytes]:
     """Return for each file whose content one side has already under another name that name; none for empty files."""
     wanted = {entry.content for entry in entries.values() if entry.is_file and entry.size}
@@ -226,6 +255,12 @@ def _known(entries: Entries, side: Entries) -> dict[bytes, bytes]:
         return {}
     places = {entry.content: path for path, entry in side.items() if entry.is_file and entry.content in wanted}
     return {path: places[entry.content] for path, entry in entries.items() if entry.is_file and entry.content in places}
+
+
+def _not_among(there: Entries, new: Entries) -> Entries:
+    """Return those of the new files whose content cannot be there: nothing has their name or their size."""
+    sizes = {entry.size for entry in there.values()}
+    return {path: entry for path, entry in new.items() if path not in there and entry.size not in sizes}
 
 
 def _put(entries: Entries, path: bytes, entry: Entry) -> None:

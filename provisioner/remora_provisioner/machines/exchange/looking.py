@@ -6,15 +6,13 @@ Law: decides nothing; used by home.py, serving.py and resting.py alone.
 from __future__ import annotations
 
 import contextlib
-import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
 
 from remora.errors import RemoraError, StateError
 
 from .agreed import Memory
 from .beneath import Beneath
-from .entries import Entries
 from .folderindex import Index, look, read
 from .ignoring import Rules
 from .letters import Letters
@@ -43,29 +41,28 @@ def opened(folder: Path) -> Iterator[Beneath]:
 
 
 @contextlib.contextmanager
-def looked(folder: Path, rules: Rules, most: int, memory: Memory, *, whole: bool = True) -> Iterator[Index]:
+def looked(folder: Path, rules: Rules, most: int, memory: Memory, *, all_read: bool = True) -> Iterator[Index]:
     """Give the folder's index, and keep the digests that it has in the end, however that comes.
 
-    Unless it is `whole`, what is unread has still to be read.
+    Unless `all_read`, what is unread has still to be read.
     """
-    now = time.time_ns()
     with _readable(folder):
         index = look(folder, rules, most, memory.digests())
-    if whole:
-        read_all(folder, index, {})
+    if all_read:
+        read_unread(folder, index)
     try:
         yield index
     except RemoraError:
         with contextlib.suppress(StateError):  # the disk may be full, and what went wrong first counts
-            memory.keep_digests(index, now)
+            memory.keep_digests(index)
         raise
-    memory.keep_digests(index, now)
+    memory.keep_digests(index)
 
 
-def read_all(folder: Path, index: Index, late: Entries) -> None:
-    """Read what is unread, as `folderindex.read` does. Raises StateError."""
+def read_unread(folder: Path, index: Index, but: Container[bytes] = ()) -> None:
+    """Read what is unread, `but` some. Raises StateError if the folder cannot be read any more."""
     with _readable(folder):
-        read(folder, index, late)
+        read(folder, index, but)
 
 
 def sweep(top: Beneath, index: Index, kept: Iterable[bytes]) -> None:

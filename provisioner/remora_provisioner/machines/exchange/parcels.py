@@ -15,7 +15,7 @@ from pathlib import Path
 from blake3 import blake3
 
 from .beneath import MOST, Beneath, Stamp, stamp_of
-from .entries import SMALL, Entry, arriving
+from .entries import SMALL, Entries, Entry, arriving
 from .letters import Letters, Piece, Stretch
 from .moving import Moving
 
@@ -35,12 +35,16 @@ _PACK, _FILES = 1 << 20, 4096
 
 @dataclass(frozen=True)
 class Parcel:
-    """One file that goes: its number in the list that both sides have, and where it starts (some may have arrived before)."""
+    """One file that goes: its number in the list that both sides have, and where it starts (some may have arrived before).
+
+    One without a digest has the stamp that it had when it was looked at.
+    """
 
     number: int
     path: bytes
     entry: Entry
     start: int = 0
+    stamp: Stamp | None = None
 
 
 def resumes_at(path: bytes, entry: Entry, there: dict[bytes, int]) -> int:
@@ -54,16 +58,12 @@ def aside(path: bytes, entry: Entry) -> bytes:
     return arriving(path[: path.rfind(b"/") + 1], entry.content)
 
 
-Read = dict[bytes, tuple[Entry, "Stamp | None"]]
-"""Files whose digest went with their content, by path; no stamp where one was written meanwhile."""
-
-
 def send(
-    folder: Path, parcels: Iterable[Parcel], letters: Letters, stopped: Callable[[], bool], found: Read, moving: Moving | None
+    folder: Path, parcels: Iterable[Parcel], letters: Letters, stopped: Callable[[], bool], found: Entries, moving: Moving | None
 ) -> int:
     """Send contents, and say that no more comes; return how many bytes. Raises Unavailable if the connection broke.
 
-    What is `found` out about files without a digest is added there.
+    Files without a digest are `found` with it there when they have gone.
     """
     with Beneath(folder) as top:
         sender = _Sender(top, letters, found, moving)
@@ -80,7 +80,7 @@ def send(
 class _Sender:
     """Sends one file after another; small ones wait until there are enough of them, those that are not copied stay open."""
 
-    def __init__(self, top: Beneath, letters: Letters, found: Read, moving: Moving | None) -> None:
+    def __init__(self, top: Beneath, letters: Letters, found: Entries, moving: Moving | None) -> None:
         self._top, self._letters, self._found, self._moving = top, letters, found, moving
         self._room = memoryview(bytearray(_PACK))
         self._heads: list[bytes] = []
@@ -114,7 +114,11 @@ class _Sender:
         if not kept and not _filled(descriptor, room):
             return False
         if late:
-            self._digests.append(self._digest(parcel, descriptor, room, facts))
+            if stamp_of(os.fstat(descriptor)) != parcel.stamp:
+                return False
+            digest = blake3(room).digest()
+            self._digests.append(digest)
+            self._found[parcel.path] = parcel.entry._replace(content=digest)
         if kept:
             self._pieces += (self._together(), Stretch(descriptor, size))
         else:
@@ -122,12 +126,6 @@ class _Sender:
         self._heads.append(FILE.pack(parcel.number, size, _time(facts)))
         self._used += size
         return kept
-
-    def _digest(self, parcel: Parcel, descriptor: int, content: memoryview, facts: os.stat_result) -> bytes:
-        digest, stamp = blake3(content).digest(), stamp_of(facts)
-        same = stamp_of(os.fstat(descriptor)) == stamp
-        self._found[parcel.path] = parcel.entry._replace(content=digest), stamp if same else None
-        return digest
 
     def _together(self) -> memoryview:
         """Return the copies that are not yet among the pieces: they lie one behind the other."""

@@ -135,8 +135,9 @@ def _plan(letters: Letters, values: dict[str, Any], data: bytes, index: Index) -
     for path in named:
         if not is_plain(path):
             raise ProtocolError(f"{letters.name} names {shown(path)[:200]}, which leads out of the folder", reason="path-escapes")
-    if any(path not in plan.entries or source not in index.entries for path, source in copies.items()):
-        raise letters.nonsense()
+    for path, source in copies.items():
+        if path not in plan.entries or source not in index.entries or not plan.entries[path].content:
+            raise letters.nonsense()
     return plan
 
 

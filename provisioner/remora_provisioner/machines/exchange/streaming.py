@@ -13,6 +13,7 @@ from remora.errors import ProtocolError, RemoraError, Unavailable
 
 from . import parcels
 from .arrivals import Arrivals
+from .entries import Entries
 from .letters import Letters
 from .moving import Moving
 
@@ -25,8 +26,8 @@ class Streaming:
         self._error: RemoraError | None = None
         self._thread = threading.Thread(target=self._send, name="files")
         self.sent_bytes = 0
-        self.found: parcels.Read = {}
-        """What was found out about files as they went."""
+        self.found: Entries = {}
+        """Files that had no digest, and got one as they went."""
         self._thread.start()
 
     def apply(self, work: Callable[[], None]) -> None:

