@@ -18,7 +18,7 @@ from place import Notebook, Place
 from provisioner.hosts import Host
 
 _VARIABLE = 1 << 30
-_ROUNDS, _UNCHANGED = 3, 3
+_ROUNDS, _UNCHANGED = 5, 3
 _SHAPED = {"rate_mbit": 1000.0}
 _PREPARE = f"""
 import numpy
