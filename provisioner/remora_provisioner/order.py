@@ -22,8 +22,8 @@ ORDER, SOCKET, ENDED, LOG, SCRATCH, GROUPS, RUNS, SPARE = (
     "spare",
 )
 """Names inside a sandbox's directory. RUNS lists the ids of the runs that it took, one a line."""
-OWNER = "kernel"
-"""Beside the socket that leads to a sandbox elsewhere: the name of the kernel that it was opened for."""
+OWNER, DOOR = "kernel", "folder"
+"""Beside the socket that leads to a sandbox elsewhere: the name of the kernel that it was opened for, and its folder's door."""
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -3,8 +3,8 @@
 It sends one end of a socket pair through an inherited descriptor, and the supervisor joins that end to the backend or to another
 sandbox's supervisor.
 
-Law: only the doors named in the order are opened, and other sandboxes only if they were opened from in here; whoever is behind
-a door is told first who asks. Bytes pass through unread.
+Law: only the doors named in the order are opened, and other sandboxes, and the doors of their folders, only if they were opened
+from in here; whoever is behind a door is told first who asks, but for a folder's, which answers all alike. Bytes pass unread.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 from remora import frames, streams
 from remora.wire import Inside, SandboxId
 
-from .order import OWNER, SOCKET, Order
+from .order import DOOR, OWNER, SOCKET, Order
 
 _ROOM = 1 << 16
 
@@ -77,7 +77,8 @@ class Uplink:
             if not any(self._opens(door, target) for door in self._doors):
                 raise PermissionError(target)
             ours = unjoined.enter_context(streams.dial(target))
-            ours.sendall(b"".join(frames.encode(Inside(self._sandbox))))
+            if target.name != DOOR:
+                ours.sendall(b"".join(frames.encode(Inside(self._sandbox))))
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             unjoined.close()  # whoever asked sees a connection that is closed at once
             return
@@ -89,7 +90,7 @@ class Uplink:
     def _opens(self, door: str, target: Path) -> bool:
         if str(target) == door:
             return True
-        return target.name == SOCKET and str(target.parent.parent) == door and self._is_ours(target.parent)
+        return target.name in (SOCKET, DOOR) and str(target.parent.parent) == door and self._is_ours(target.parent)
 
     def _is_ours(self, directory: Path) -> bool:
         """Say whether that sandbox was opened from in here: its kernel is named below this sandbox."""

@@ -109,22 +109,31 @@ async def test_bytes_go_both_ways_unread(tmp_path: Path) -> None:
 
 @in_loop
 async def test_a_folder_of_sandboxes_is_a_door(tmp_path: Path) -> None:
-    """The socket of a sandbox that was opened from in here can be reached, and nothing else in the folder."""
+    """The sockets of a sandbox that was opened from in here can be reached, and nothing else in the folder.
+
+    At the door of its notebook's folder nobody is told who asks: a line there is a question.
+    """
     folder = tmp_path / "sandboxes"
     an_order(tmp_path, sandbox="s1", facts={"kernel": "s0/1-abc"})
     an_order(tmp_path, sandbox="strange", facts={"kernel": "s01/1-abc"})
     with (
         listening(folder / "s1" / "socket") as door,
+        listening(folder / "s1" / "folder") as at_rest,
         listening(folder / "s1" / "other"),
         listening(folder / "socket"),
         listening(folder / "strange" / "socket"),
+        listening(folder / "strange" / "folder"),
     ):
         async with uplinked(str(folder)) as inside:
             mine = ask(inside, folder / "s1" / "socket")
             (await taken(door)).close()
             assert await heard(mine) == b""
             mine.close()
-            for target in ("s1/other", "socket", "s1/deep/socket", "s1", "strange/socket"):
+            with ask(inside, folder / "s1" / "folder") as mine:
+                mine.sendall(b"\n")
+                with (await asyncio.get_running_loop().sock_accept(at_rest))[0] as theirs:
+                    assert await heard(theirs) == b"\n"
+            for target in ("s1/other", "socket", "s1/deep/socket", "s1", "strange/socket", "strange/folder"):
                 mine = ask(inside, folder / target)
                 assert await heard(mine) == b""
                 mine.close()

@@ -71,8 +71,7 @@ def _begin(following: Following, job: Job, wish: starting.Wish, line: starting.L
         job = replace(job, where=starting.where(line.connection))
         following.assembly.place(job.where)
         job.save()
-        following.stage("starting the notebook")
-        starting.start(job, wish, line.connection, following.items.put)
+        starting.start(job, wish, line.connection, following.items.put, following.stage)
     except BaseException:
         console.close()
         raise
@@ -84,14 +83,18 @@ def leave(job: Job, wish: starting.Wish, console: Console) -> str:
     if job.out == "-":
         raise InputError("a detached run cannot write to standard output; give the output notebook a name")
     clock = Clock()
-    console.status(f"starting the sandbox · {clock}")
-    connection = starting.open_sandbox(job.run, wish, lambda name, text: console.status(f"{text or name} · {clock}"))
+
+    def stage(name: str) -> None:
+        console.status(f"{name} · {clock}")
+
+    stage("starting the sandbox")
+    connection = starting.open_sandbox(job.run, wish, lambda name, text: stage(text or name))
     for notice in connection.facts.get("notices", []):
         console.say(f"remora: {notice}")
     job = replace(job, where=starting.where(connection))
     job.save()
     accepted = Following(job, console, lambda _: None)
-    starting.start(job, wish, connection, accepted.items.put)
+    starting.start(job, wish, connection, accepted.items.put, stage)
     first = accepted.items.get()  # the run is in its log when its first record comes
     console.close()
     if isinstance(first, RemoraError):

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 
 from .. import client as clients
 from .. import giving, specs
-from ..client import Sink, Waiter
+from ..client import Sink
 from ..connection import Connection
 from ..errors import RemoraError, Unavailable
 from ..options import CellOptions
@@ -98,9 +98,10 @@ def open_sandbox(run: str, wish: Wish, stage: Callable[[str, str], None]) -> Con
         raise Unavailable(f"no sandbox was there after {wish.start_limit:g} s; give it longer with --start-timeout") from None
 
 
-def start(job: Job, wish: Wish, connection: Connection, sink: Sink) -> None:
-    """Start the run of a job that is saved; its records go to `sink`."""
-    connection.client.run(connection.exchange(Waiter()))
+def start(job: Job, wish: Wish, connection: Connection, sink: Sink, stage: Callable[[str], None]) -> None:
+    """Start the run of a job that is saved; its records go to `sink`, what is done before it to `stage`, in words."""
+    stage("starting the notebook")
+    connection.client.run(connection.exchange(AtTerminal(stage)))
     body: Fields = {"notebook": _lean(job.notebook), "timeout": wish.options.timeout, "cell_timeout": wish.cell_limit}
     connection.start(StartRun(RunId(job.run), "notebook", wish.name[:_NAME], body), sink)
 

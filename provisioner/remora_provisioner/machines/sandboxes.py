@@ -19,7 +19,7 @@ from remora.streams import Peer
 from remora.wire import Fields, FollowRun, Message, Record, RunId, SandboxId
 
 from ..hearing import UNFINISHED, Hearing, Listener
-from ..order import OWNER
+from ..order import DOOR, OWNER
 from .control import Control
 from .doors import Door
 from .homecoming import Homecoming
@@ -154,7 +154,7 @@ class Sandboxes(Hearing):
             )
             homes = self._homes
             self._doors[sandbox] = Door(
-                self._place / sandbox / "folder",
+                self._place / sandbox / DOOR,
                 lambda: homes.is_at_rest(sandbox),
                 lambda run, say: homes.is_home(sandbox, run, say),
             )
