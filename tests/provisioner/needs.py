@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,15 @@ def _lacks_for_hosts() -> str:
     return f"needs programs that .ci/apt-packages brings: {' '.join(missing)}" if missing else ""
 
 
+def _has_attributes() -> bool:
+    with tempfile.NamedTemporaryFile() as file:
+        try:
+            os.setxattr(file.name, "user.remora.test", b"")
+        except OSError:
+            return False
+    return True
+
+
 root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: others cannot choose host ids or become somebody else")
 namespaces = pytest.mark.skipif(not _makes_namespaces(), reason="needs user namespaces, which this machine forbids")
 landlock = pytest.mark.skipif(rules.abi() == 0, reason="needs Landlock in the kernel")
@@ -36,6 +46,7 @@ v1_groups = pytest.mark.skipif(
     os.geteuid() != 0 or not {"memory", "pids", "cpu"} <= set(v1.controllers()),
     reason="needs control groups v1 (memory, pids and cpu) that this user may make",
 )
+extended_attributes = pytest.mark.skipif(not _has_attributes(), reason="needs extended attributes, which the disk of /tmp lacks")
 _lacking = _lacks_for_hosts()
 hosts = pytest.mark.skipif(bool(_lacking), reason=_lacking)
 csh = pytest.mark.skipif(shutil.which("csh") is None, reason="needs programs that .ci/apt-packages brings: csh")

@@ -1,11 +1,13 @@
 """The output notebook's file: whole at every moment, written as the run goes.
 
 Law: a reader sees either the notebook before or the notebook after, never half of one; what is not a plain file (a pipe, a
-device, standard output) is written once, at the end. Of several that follow one run, one writes.
+device, standard output) is written once, at the end. Of several that follow one run, one writes. What is not the last of it bears
+a mark, by which the exchange of folders leaves it where it is (`remora_provisioner.machines.exchange.folderindex`).
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import secrets
@@ -21,6 +23,8 @@ import nbformat
 from ..errors import InputError
 from .document import Notebook
 
+UNFINISHED = "user.remora.unfinished"
+"""The extended attribute of a notebook that will be written again; file systems that have none go without."""
 PAUSE = 0.5  # seconds between two writes while output streams in
 _SHARE = 4  # a write may take this part of the time, so that a large notebook is written more seldom
 
@@ -87,7 +91,7 @@ class Paper:
             return
         if self._mine():
             self._wanted = False
-            self._write()
+            self._write(unfinished=True)
         now = time.monotonic()
         self._soonest = now + _SHARE * (now - began)
         self._next = max(self._soonest, now + self._pause)
@@ -111,27 +115,30 @@ class Paper:
         """Write the notebook for the last time, whoever else did."""
         self._write()
 
-    def _write(self) -> None:
+    def _write(self, *, unfinished: bool = False) -> None:
         text = _text(self._document())
         if self._target is None:
             sys.stdout.write(text)
             sys.stdout.flush()
             return
         try:
-            self._put(self._target, text)
+            self._put(self._target, text, unfinished=unfinished)
         except OSError as error:
             raise InputError(
                 f"the output notebook {self.path} cannot be written any more: {error.strerror}; "
                 "the run goes on, and `remora attach` writes it once there is room"
             ) from error
 
-    def _put(self, target: Path, text: str) -> None:
+    def _put(self, target: Path, text: str, *, unfinished: bool) -> None:
         if not self._in_steps:
             target.write_text(text, encoding="utf-8")
             return
         new = self._beside(target)
         try:
             new.write_text(text, encoding="utf-8")
+            if unfinished:
+                with contextlib.suppress(OSError, AttributeError):  # there are none here: each exchange sends it as it is
+                    os.setxattr(new, UNFINISHED, b"")
             if target.exists():
                 new.chmod(stat.S_IMODE(target.stat().st_mode))
             os.replace(new, target)

@@ -8,7 +8,9 @@ from pathlib import Path
 import nbformat
 import pytest
 from remora.errors import InputError
-from remora.headless.paper import Paper
+from remora.headless.paper import UNFINISHED, Paper
+
+from provisioner import needs
 
 
 def paper(path: Path | str, lock: Path | None = None, pause: float = 0.5) -> Paper:
@@ -31,6 +33,23 @@ def test_it_is_written_when_something_has_changed(tmp_path: Path) -> None:
     one.finish()
     assert (tmp_path / "o.ipynb").stat().st_ino != first
     assert os.listdir(tmp_path) == ["o.ipynb"]
+
+
+@needs.extended_attributes
+def test_it_bears_a_mark_until_it_is_finished(tmp_path: Path) -> None:
+    """By which it is known that it will be written again; a file system that knows no marks is no trouble."""
+    one = paper(tmp_path / "o.ipynb")
+    one.changed()
+    one.save_if_due()
+    assert UNFINISHED in os.listxattr(tmp_path / "o.ipynb")
+    one.finish()
+    assert os.listxattr(tmp_path / "o.ipynb") == []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delattr(os, "setxattr")
+        one._soonest = one._next = 0.0
+        one.changed()
+        one.save_if_due()
+    assert (tmp_path / "o.ipynb").read_text()
 
 
 def test_of_two_that_follow_one_writes_as_it_goes(tmp_path: Path) -> None:

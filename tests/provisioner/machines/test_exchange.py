@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from provisioner.machines.exchanging import OLD, Pair, tree, write
 from remora.errors import InputError, StateError, Unavailable
+from remora.headless.paper import UNFINISHED
 from remora_provisioner.machines.exchange import applying, folderindex, parcels
 from remora_provisioner.machines.exchange.agreed import locked
 from remora_provisioner.machines.exchange.arrivals import Arrivals
@@ -629,6 +630,26 @@ def test_an_output_notebook_that_is_being_written_stays(pair: Pair):
     write(pair.here / ".remora-mine.new", "m")
     pair.exchange()
     assert set(tree(pair.there)) == {b".remora-mine.new"}
+
+
+@needs.extended_attributes
+def test_an_output_notebook_that_will_be_written_again_stays(pair: Pair):
+    """Until its run is over, or nobody has written for a while: it neither goes nor is missed, and nothing is said of it."""
+    write(pair.here / "out.ipynb", "first")
+    write(pair.here / "data.csv", "a,b\n1,2\n", old=True)
+    pair.exchange()
+    for text in ("second", "third"):
+        write(pair.here / "out.ipynb", text)
+        os.setxattr(pair.here / "out.ipynb", UNFINISHED, b"")
+        assert pair.exchange() == Receipt("gpubox")
+    assert (pair.there / "out.ipynb").read_text() == "first"
+    (pair.here / "out.ipynb").unlink()
+    write(pair.here / "out.ipynb", "last")
+    assert pair.exchange().sent == 1
+    os.setxattr(pair.here / "out.ipynb", UNFINISHED, b"")
+    os.utime(pair.here / "out.ipynb", ns=(OLD, OLD))
+    assert pair.exchange() == Receipt("gpubox")
+    assert (pair.there / "out.ipynb").read_text() == "last"
 
 
 def test_what_changed_again_after_a_cut_is_no_conflict(pair: Pair):

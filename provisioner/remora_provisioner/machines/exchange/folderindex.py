@@ -24,8 +24,10 @@ from .beneath import MOST, Beneath, Stamp, stamp_of
 from .entries import FOLDER, Entries, Entry, Kind, is_arriving, is_being_written, is_plain, leads_inside, packed, unpacked
 from .ignoring import ENVIRONMENT, IGNORED, NAME, Rules
 
-LARGE, OUTSIDE, SPECIAL, UNREADABLE, DEEP = b"large", b"outside", b"special", b"unreadable", b"deep"
+LARGE, OUTSIDE, SPECIAL, UNREADABLE, DEEP, UNFINISHED = b"large", b"outside", b"special", b"unreadable", b"deep", b"unfinished"
 """Why something is held, beside what is ignored."""
+_MARK, _MARKED = "user.remora.unfinished", 60
+"""What an output notebook bears while its run goes on (`remora.headless.paper`), and for how many seconds that is believed."""
 _CHUNK = 1 << 20
 _ENCODING = sys.getfilesystemencoding()
 _DEPTH = 150
@@ -161,17 +163,23 @@ class _Walk:
             self._hold(path, IGNORED)
         elif not is_plain(path):
             self._hold(path, DEEP)
-        elif kind == stat.S_IFREG and facts.st_size > self._most:
-            self._hold(path, LARGE, facts.st_size)
         elif kind == stat.S_IFREG:
-            mine = facts.st_uid == self._user and bool(facts.st_mode & stat.S_IRUSR)
-            self.found.unread[path] = Entry(_kind(facts), facts.st_size), stamp_of(facts) if mine else None
+            self._file(folder, name, path, facts)
         elif kind == stat.S_IFDIR:
             self._folder(folder, name, path, depth + 1)
         elif kind == stat.S_IFLNK:
             self._link(folder, name, path, facts)
         else:
             self._hold(path, SPECIAL)
+
+    def _file(self, folder: int, name: str, path: bytes, facts: os.stat_result) -> None:
+        if facts.st_size > self._most:
+            self._hold(path, LARGE, facts.st_size)
+        elif name.endswith(".ipynb") and _is_unfinished(folder, name, facts):
+            self._hold(path, UNFINISHED)
+        else:
+            mine = facts.st_uid == self._user and bool(facts.st_mode & stat.S_IRUSR)
+            self.found.unread[path] = Entry(_kind(facts), facts.st_size), stamp_of(facts) if mine else None
 
     def _is_ours(self, path: bytes, size: int) -> bool:
         """Tell whether a file gets its name in a moment, and note one that arrives."""
@@ -258,6 +266,17 @@ def _read(top: Beneath, path: bytes) -> _Found:
         return path, None, Entry(Kind.HELD, 0, UNREADABLE)
     finally:
         os.close(descriptor)
+
+
+def _is_unfinished(folder: int, name: str, facts: os.stat_result) -> bool:
+    """Tell whether a notebook is being written by a run, step by step; what was left so, or copied, is soon none."""
+    if abs(time.time() - facts.st_mtime) > _MARKED:
+        return False
+    try:
+        os.getxattr(f"/proc/self/fd/{folder}/{name}", _MARK, follow_symlinks=False)
+    except OSError:
+        return False
+    return True
 
 
 def _kind(facts: os.stat_result) -> Kind:
