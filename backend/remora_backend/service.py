@@ -183,7 +183,8 @@ class Service:
             peer.send(Stage(request.ask, stage, time.monotonic() - began, text))
 
         say("sandbox")
-        self._openings[peer, request.ask] = Opening(lambda text: say("image", text), secrets, self._asking(peer, request))
+        about = "files" if isinstance(request, Ask) and request.about == "files" else "image"
+        self._openings[peer, request.ask] = Opening(lambda text: say(about, text), secrets, self._asking(peer, request))
         try:
             yield self._openings[peer, request.ask]
         finally:

@@ -38,7 +38,7 @@ class Door:
             if self._sock is None:
                 self._sock = streams.dial(Path(self._path))
                 self._sock.setblocking(True)
-            self._sock.sendall(about.encode() + b"\n")
+            self._sock.sendall((SAYS if about else b"") + about.encode() + b"\n")
         except OSError:
             self.forget()
             return False

@@ -66,7 +66,7 @@ class Inside(Message):
 AT_REST = b"="
 """What answers at a folder's door, whose socket `endpoint` names, if nothing has to be exchanged; another byte if not so."""
 SAYS = b"+"
-"""What comes before the answer, and before a line for a person."""
+"""What comes before a line for a person, which comes before the answer if it is asked for by this, before the question."""
 
 
 # ---- kernel, command line → backend -----------------------------------------------------------------------------------------

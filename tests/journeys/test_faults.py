@@ -134,10 +134,15 @@ def _wrong(sent: faults.Sent, seen: dict[str, str]) -> Iterator[str]:
         yield f"{state}, printed {text!r}"
     elif state == "ended" and reason not in _REASONS:
         yield f"ended without a reason: {seen}"
-    elif state == "lost" and reason != "no-such-run" and not (seen.get("in_memory") and reason in _REASONS):
-        yield f"lost sight of: {seen}"  # an end that found no room in the log either is told as an error, with its reason
+    elif state == "lost" and reason != "no-such-run" and not (_has_no_end(seen) and reason in _REASONS):
+        yield f"lost sight of: {seen}"
     elif state not in ("ended", "lost") and not (state == "failed" and _for_want_of_room(seen)):
         yield f"{state}: {seen}"
+
+
+def _has_no_end(seen: dict[str, str]) -> bool:
+    """Tell whether the end found no room in the log, and is told as an error, with its reason."""
+    return bool(seen.get("in_memory")) or "is not all there any more" in seen.get("message", "")
 
 
 def _for_want_of_room(seen: dict[str, str]) -> bool:

@@ -16,6 +16,8 @@ from ..resources import format_bytes
 from ..wire import Fields, Record
 
 _COLOURS = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+_FIGURES = re.compile(r": [0-9.]+ \w+ of [0-9.]+ \w+")
+"""How far something has come."""
 _TEXTS = ("text/plain", "text/markdown", "text/html", "application/json")
 Streams = dict[str, IO[str]]
 
@@ -61,7 +63,7 @@ class Console:
         if not self._status:
             return
         if not self._live:
-            stable = line.partition(" · ")[0]
+            stable = _FIGURES.sub("", line.partition(" · ")[0])  # without what changes all the time
             if stable != self._shown:
                 self._shown = stable
                 print(stable, file=sys.stderr, flush=True)

@@ -24,7 +24,7 @@ from ..errors import InputError
 from .document import Notebook
 
 UNFINISHED = "user.remora.unfinished"
-"""The extended attribute of a notebook that will be written again; file systems that have none go without."""
+"""The extended attribute of a notebook that will be written again: its time, so that another's writing makes it void."""
 PAUSE = 0.5  # seconds between two writes while output streams in
 _SHARE = 4  # a write may take this part of the time, so that a large notebook is written more seldom
 
@@ -137,8 +137,7 @@ class Paper:
         try:
             new.write_text(text, encoding="utf-8")
             if unfinished:
-                with contextlib.suppress(OSError, AttributeError):  # there are none here: each exchange sends it as it is
-                    os.setxattr(new, UNFINISHED, b"")
+                _mark(new)
             if target.exists():
                 new.chmod(stat.S_IMODE(target.stat().st_mode))
             os.replace(new, target)
@@ -153,6 +152,12 @@ class Paper:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+
+
+def _mark(path: Path) -> None:
+    """Mark a file; one on a system that knows no such marks goes without, and travels as it is."""
+    with contextlib.suppress(OSError, AttributeError):
+        os.setxattr(path, UNFINISHED, b"%d" % path.stat().st_mtime_ns)
 
 
 def _text(notebook: Notebook) -> str:

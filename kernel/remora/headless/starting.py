@@ -100,8 +100,8 @@ def open_sandbox(run: str, wish: Wish, stage: Callable[[str, str], None]) -> Con
 
 def start(job: Job, wish: Wish, connection: Connection, sink: Sink, stage: Callable[[str], None]) -> None:
     """Start the run of a job that is saved; its records go to `sink`, what is done before it to `stage`, in words."""
-    stage("starting the notebook")
     connection.client.run(connection.exchange(AtTerminal(stage)))
+    stage("starting the notebook")
     body: Fields = {"notebook": _lean(job.notebook), "timeout": wish.options.timeout, "cell_timeout": wish.cell_limit}
     connection.start(StartRun(RunId(job.run), "notebook", wish.name[:_NAME], body), sink)
 

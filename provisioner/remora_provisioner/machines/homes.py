@@ -25,6 +25,7 @@ from remora.settings import FILES_MOST
 from remora.wire import Fields, RunId, SandboxId
 
 from ..view import shared_folder
+from .doors import Waiting
 from .exchange import FolderHome, Receipt, Rest, is_at_rest, rest
 from .threads import apart, beside
 
@@ -136,25 +137,27 @@ class Homes:
         home = self._homes.get(sandbox)
         if home is None:
             return _told([])
-        async with home.turn:
-            home.rest = await apart(lambda: rest(home.folder)) if home.met and not whole else None
-        if home.rest is None:
-            await self._exchange_for(sandbox, home, say)
+        with home.heard(say):  # of one that goes on already, too
+            async with home.turn:
+                home.rest = await apart(lambda: rest(home.folder)) if home.met and not whole else None
+            if home.rest is None:
+                await self._exchange(sandbox, home)
         return _told(home.untold)
 
-    def is_home(self, sandbox: SandboxId, run: RunId, say: Say = lambda _: None) -> bool:
+    def is_home(self, sandbox: SandboxId, run: RunId, waiting: Waiting) -> bool:
         """Wait for the end of a run, which need not have begun, and bring home what it has written; say whether that was nothing.
 
-        From a thread of its own. Raises OSError if that cannot be said: the whole has to be exchanged when the run has ended.
+        From a thread of its own, for who is `waiting`. Raises OSError if that cannot be said: the whole has to be exchanged when
+        the run has ended.
         """
         home = self._homes.get(sandbox)
         if home is None:
             return True
         try:
             with self._in_loop(self._awaiting(home, sandbox, run)) as sock:
-                at_rest = is_at_rest(home.folder, home.rest, sock)
+                at_rest = is_at_rest(home.folder, home.rest, sock, waiting.until)
             if not at_rest:
-                self._in_loop(self._exchange_for(sandbox, home, say))
+                self._in_loop(self._exchange_for(sandbox, home, waiting.say))
         except (RemoraError, OSError, CancelledError) as error:
             self._loop.call_soon_threadsafe(self._given_up, sandbox, home, run)
             raise ConnectionAbortedError("the files of a run are not home") from error

@@ -156,7 +156,7 @@ class Sandboxes(Hearing):
             self._doors[sandbox] = Door(
                 self._place / sandbox / DOOR,
                 lambda: homes.is_at_rest(sandbox),
-                lambda run, say: homes.is_home(sandbox, run, say),
+                lambda run, waiting: homes.is_home(sandbox, run, waiting),
             )
 
     def _drop_relay(self, sandbox: SandboxId) -> None:

@@ -44,5 +44,5 @@ def test_files_are_there_first_and_it_is_said_how_far_they_are() -> None:
     job = Job("r1", "-", {"cells": []}, {})
     wish = starting.Wish(Place(Image()), CellOptions(), "/folder", "name")
     starting.start(job, wish, cast(Connection, there), lambda _: None, said.append)
-    assert said == ["starting the notebook", "sending files to box: 1.0 MiB of 2.0 MiB"]
+    assert said == ["sending files to box: 1.0 MiB of 2.0 MiB", "starting the notebook"]
     assert there.done == ["files", "notebook"]

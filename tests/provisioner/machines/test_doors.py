@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -11,8 +12,9 @@ from pathlib import Path
 
 import pytest
 from loops import in_loop
+from remora import streams
 from remora.doors import Door
-from remora.wire import RunId
+from remora.wire import AT_REST, RunId
 from remora_provisioner.machines import doors
 
 Answers = dict[str, bool]
@@ -27,12 +29,12 @@ class House:
         self.may_answer = threading.Event()
         self.may_answer.set()
         self.says: list[str] = []
-        self.door = doors.Door(folder / "links" / "folder", lambda: self._answer("", never), self._answer)
+        self.door = doors.Door(folder / "links" / "folder", lambda: self._answer("", None), self._answer)
 
-    def _answer(self, run: RunId | str, say: Callable[[str], None]) -> bool:
+    def _answer(self, run: RunId | str, waiting: doors.Waiting | None) -> bool:
         self.asked.append(run)
-        for text in self.says:
-            say(text)
+        for text in self.says if waiting is not None else ():
+            waiting.say(text)
         self.may_answer.wait(20)
         if run not in self.answers:
             raise ConnectionAbortedError("nobody knows")
@@ -93,6 +95,59 @@ async def test_what_is_said_before_an_answer(tmp_path: Path) -> None:
     assert heard == ["sending files: 1 of 2", "= two lines ✓"] * 2
     door.forget()
     house.door.close()
+
+
+@in_loop
+async def test_a_kernel_that_does_not_listen(tmp_path: Path) -> None:
+    """One of an earlier version asks in other words, and gets the answer alone; what is no run is not asked about."""
+    house = House(tmp_path)
+    house.answers |= {"r1": True}
+    house.says = ["sending files: 1 of 2"]
+
+    def asks(question: bytes) -> bytes:
+        with streams.dial(house.door.path) as sock:
+            sock.setblocking(True)
+            sock.sendall(question)
+            return sock.recv(100)
+
+    assert await apart(lambda: asks(b"r1\n")) == AT_REST
+    assert str(await apart(lambda: asks(b"+r1\n"))).startswith("b'+sending")
+    assert await apart(lambda: asks(b"../r1\n")) == b""
+    assert house.asked == ["r1", "r1"]
+    house.door.close()
+
+
+@in_loop
+async def test_more_visitors_than_there_is_room_for(tmp_path: Path) -> None:
+    """They are turned away, until one of those who wait has left: a wait ends with whoever waits."""
+    never_said, other = socket.socketpair()
+    waiting: list[bool] = []
+
+    def is_home(_: RunId, visitor: doors.Waiting) -> bool:
+        waiting.append(True)
+        visitor.until(never_said)
+        return True
+
+    def until(so: Callable[[], object]) -> None:
+        while not so():
+            time.sleep(0.01)
+
+    def come_and_go(path: str) -> None:
+        visitors = [Door(path) for _ in range(doors._VISITORS)]
+        assert sum(visitor.ask("r1") for visitor in visitors) == len(visitors)
+        until(lambda: len(waiting) == len(visitors))
+        more = Door(path)
+        assert not asked(more)
+        visitors[0].forget()
+        until(lambda: asked(more))
+        for visitor in (more, *visitors):
+            visitor.forget()
+        until(lambda: not door._visitors)
+
+    with never_said, other:
+        door = doors.Door(tmp_path / "links" / "folder", lambda: True, is_home)
+        await apart(lambda: come_and_go(str(door.path)))
+        door.close()
 
 
 @in_loop

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import fcntl
 import os
+import select
 import socket
 import threading
 import time
@@ -19,7 +20,7 @@ from provisioner.machines.exchanging import write
 from remora.errors import RemoraError
 from remora.resources import SandboxSpec
 from remora.wire import Fields, RunId, SandboxId
-from remora_provisioner.machines.exchange import serve, tell
+from remora_provisioner.machines.exchange import moving, serve, tell
 from remora_provisioner.machines.homes import Homes
 
 BOX = SandboxId("b0x")
@@ -49,7 +50,8 @@ class Machine:
         self.homes.note(BOX, SandboxSpec("", folder=str(self.here)))
         self.dialled: list[str] = []
         self.runs: dict[str, Future[None]] = {}
-        self.refuses = False
+        self.refuses = self.hangs_up = False
+        self.said: list[str] = []
         self.goes_on = threading.Event()
         self.goes_on.set()
         self._threads: list[threading.Thread] = []
@@ -74,11 +76,21 @@ class Machine:
 
     async def is_home(self, run: str) -> bool:
         """Ask as a door does."""
-        return await asyncio.to_thread(self.homes.is_home, BOX, RunId(run))
+        return await asyncio.to_thread(self.homes.is_home, BOX, RunId(run), self)
+
+    def say(self, text: str) -> None:
+        """Hear how far it has come."""
+        self.said.append(text)
+
+    def until(self, sock: socket.socket) -> None:
+        """Wait for an answer, and go when told to."""
+        while not select.select([sock], [], [], 0.01)[0]:
+            if self.hangs_up:
+                raise ConnectionAbortedError("gone")
 
     async def told(self, *, whole: bool = False) -> Fields:
         """Ask as a kernel does that wants to be told."""
-        return await self.homes.exchange(BOX, whole=whole)
+        return await self.homes.exchange(BOX, self.said.append, whole=whole)
 
     async def until_here(self, name: str) -> None:
         """Wait until a file is here."""
@@ -144,6 +156,42 @@ async def test_an_answer_that_cannot_be_given(tmp_path: Path) -> None:
 
 
 @in_loop
+async def test_nobody_waits_any_more(tmp_path: Path) -> None:
+    """Whoever asked about the end of a run may leave before it: nothing waits on, and its files come all the same."""
+    machine = Machine(tmp_path)
+    await machine.told()
+    asked = asyncio.ensure_future(machine.is_home("r1"))
+    await until(lambda: "r1" in machine.runs)
+    machine.hangs_up = True
+    with pytest.raises(OSError, match="not home"):
+        await asked
+    write(machine.there / "made.txt", "made")
+    machine.homes.ended(BOX, RunId("r1"))
+    await machine.until_here("made.txt")
+    machine.runs["r1"].set_result(None)
+    await machine.close()
+
+
+@in_loop
+async def test_whoever_waits_hears_how_far_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of an exchange that somebody else has begun, too, and after a run."""
+    monkeypatch.setattr(moving, "_PAUSE", 0.0)
+    machine = Machine(tmp_path)
+    write(machine.here / "large", b"x" * (4 << 20))
+    machine.homes.fetch_soon(BOX)
+    await asyncio.sleep(0)
+    await machine.told()
+    assert len(machine.dialled) == 1
+    assert any("sending files to gpubox: " in line for line in machine.said), machine.said
+    machine.runs.setdefault("r1", Future()).set_result(None)
+    write(machine.there / "larger", b"y" * (8 << 20))
+    assert not await machine.is_home("r1")
+    assert "bringing files home from gpubox: 4.0 MiB of 8.0 MiB" in machine.said
+    machine.homes.ended(BOX, RunId("r1"))
+    await machine.close()
+
+
+@in_loop
 async def test_a_run_that_ends_while_files_come(tmp_path: Path) -> None:
     """Those that it has written come as well, though nobody waits."""
     machine = Machine(tmp_path)
@@ -194,7 +242,7 @@ async def test_a_sandbox_without_a_folder(tmp_path: Path) -> None:
     machine = Machine(tmp_path)
     machine.homes.note(SandboxId("bare"), SandboxSpec("", folder=str(machine.here), files="none"))
     assert machine.homes.is_at_rest(SandboxId("bare"))
-    assert machine.homes.is_home(SandboxId("bare"), RunId("r1"))
+    assert machine.homes.is_home(SandboxId("bare"), RunId("r1"), machine)
     assert machine.dialled == []
     await machine.close()
 

@@ -23,6 +23,10 @@ def pair(tmp_path: Path) -> Pair:
     return pair
 
 
+def at_once(_: socket.socket) -> None:
+    """Wait for nothing before reading."""
+
+
 def asked(pair: Pair, known: Rest | None, ended: Callable[[], object] = lambda: None) -> bool:
     """Ask whether the machine's folder is at rest when `ended` returns."""
     near, far = socket.socketpair()
@@ -35,7 +39,7 @@ def asked(pair: Pair, known: Rest | None, ended: Callable[[], object] = lambda: 
     with near, far:
         other.start()
         try:
-            return is_at_rest(pair.home, known, near)
+            return is_at_rest(pair.home, known, near, at_once)
         finally:
             other.join()
 
@@ -112,7 +116,10 @@ def test_folders_that_have_never_met_are_not_at_rest(tmp_path: Path):
 
 def test_nonsense_is_refused(pair: Pair):
     """Each side names it."""
-    for side in (lambda sock: tell(pair.there, pair.state, sock, lambda: None), lambda sock: is_at_rest(pair.home, None, sock)):
+    for side in (
+        lambda sock: tell(pair.there, pair.state, sock, lambda: None),
+        lambda sock: is_at_rest(pair.home, None, sock, at_once),
+    ):
         near, far = socket.socketpair()
         with near, far:
             near.sendall(b"GET / HTTP/1.1\r\n\r\n")

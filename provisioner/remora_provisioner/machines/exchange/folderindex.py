@@ -26,7 +26,7 @@ from .ignoring import ENVIRONMENT, IGNORED, NAME, Rules
 
 LARGE, OUTSIDE, SPECIAL, UNREADABLE, DEEP, UNFINISHED = b"large", b"outside", b"special", b"unreadable", b"deep", b"unfinished"
 """Why something is held, beside what is ignored."""
-_MARK, _MARKED = "user.remora.unfinished", 60
+_MARK, _MARKED = "user.remora.unfinished", 86400
 """What an output notebook bears while its run goes on (`remora.headless.paper`), and for how many seconds that is believed."""
 _CHUNK = 1 << 20
 _ENCODING = sys.getfilesystemencoding()
@@ -269,14 +269,14 @@ def _read(top: Beneath, path: bytes) -> _Found:
 
 
 def _is_unfinished(folder: int, name: str, facts: os.stat_result) -> bool:
-    """Tell whether a notebook is being written by a run, step by step; what was left so, or copied, is soon none."""
-    if abs(time.time() - facts.st_mtime) > _MARKED:
+    """Tell whether a notebook is being written by a run, step by step, and nobody else has written it since."""
+    if abs(time.time() - facts.st_mtime) > _MARKED:  # its run will not end any more
         return False
     try:
-        os.getxattr(f"/proc/self/fd/{folder}/{name}", _MARK, follow_symlinks=False)
+        mark = os.getxattr(f"/proc/self/fd/{folder}/{name}", _MARK, follow_symlinks=False)
     except OSError:
         return False
-    return True
+    return mark == b"%d" % facts.st_mtime_ns
 
 
 def _kind(facts: os.stat_result) -> Kind:

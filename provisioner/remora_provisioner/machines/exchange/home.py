@@ -156,7 +156,8 @@ class _Home:
         self._letters.put_values(b"P", values, packed(plan.send))
         outgoing = [self._parcel(number, index, *item) for number, item in enumerate(sends)]
         changes = Changes(self._top, index)
-        self._moving.expect(sum(one.entry.size - one.start for one in outgoing), sum(entry.size for _, entry in wants))
+        to_come = sum(entry.size - parcels.resumes_at(path, entry, index.arriving) for path, entry in wants)
+        self._moving.expect(sum(one.entry.size - one.start for one in outgoing), to_come)
         streaming = Streaming(self._home.folder, self._letters, outgoing, self._moving)
         arrivals = Arrivals(changes, wants, self._letters)
         try:

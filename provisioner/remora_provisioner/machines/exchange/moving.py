@@ -37,6 +37,10 @@ class Moving:
         self._fetched += count
         self._tell()
 
+    def all_sent(self) -> None:
+        """Take note that nothing more goes: what changed meanwhile was left."""
+        self._to_send = self._sent
+
     def _tell(self) -> None:
         if (now := self._clock()) < self._next:
             return

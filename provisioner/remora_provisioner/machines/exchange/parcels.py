@@ -155,12 +155,13 @@ class _Sender:
                 return
             if piece == NOTHING[: len(piece)]:
                 self._letters.put(b"Z", ZEROS.pack(parcel.number, at, mtime, len(piece)))
+                self._went(len(piece), zeros=True)
             else:
                 self._letters.put(b"L", PART.pack(parcel.number, at, mtime), piece)
                 self._went(len(piece))
 
-    def _went(self, count: int) -> None:
-        self.count += count
+    def _went(self, count: int, *, zeros: bool = False) -> None:
+        self.count += 0 if zeros else count
         if self._moving is not None:
             self._moving.sent(count)
 

@@ -52,10 +52,11 @@ def rest(home: FolderHome, *, wait: bool = True) -> Rest | None:
     return Rest(agreed.token, agreed.seen) if quiet else None
 
 
-def is_at_rest(home: FolderHome, known: Rest | None, sock: socket.socket) -> bool:
+def is_at_rest(home: FolderHome, known: Rest | None, sock: socket.socket, until: Callable[[socket.socket], None]) -> bool:
     """Ask over a connection to `tell` whether the machine's folder is what it was at rest with; blocks until it is told.
 
-    Without `known`, that is found out meanwhile. Raises Unavailable if the connection broke, ProtocolError for nonsense.
+    Without `known`, that is found out meanwhile. `until` returns when there is something to be read, and may raise. Raises
+    Unavailable if the connection broke, ProtocolError for nonsense.
     """
     letters = Letters(sock, home.machine)
     with telling(letters):
@@ -63,6 +64,7 @@ def is_at_rest(home: FolderHome, known: Rest | None, sock: socket.socket) -> boo
             rules = Rules(rules_of(top))
         letters.put_values(b"K", {"protocol": PROTOCOL, "most": home.most}, rules.text)
         known = known or rest(home)
+        until(sock)
         _, values, _ = letters.get_values(b"K")
     if known is None or values.get("there") != known.there:
         return False

@@ -46,12 +46,15 @@ class Streaming:
                     return
                 if self._error is None:
                     arrivals.take(letter, content)
-                if self._moving is not None:
-                    self._moving.fetched(len(content))
+                    self._came(letter, content)
             except RemoraError as error:
                 self.fail(error)
                 if isinstance(error, (ProtocolError, Unavailable)):
                     return
+
+    def _came(self, letter: bytes, content: memoryview) -> None:
+        if self._moving is not None:
+            self._moving.fetched(parcels.ZEROS.unpack(content)[3] if letter == b"Z" else len(content))
 
     def fail(self, error: RemoraError) -> None:
         """Stop sending, and tell the other side why."""
@@ -81,6 +84,8 @@ class Streaming:
             self.sent_bytes = parcels.send(
                 self._folder, self._outgoing, self._letters, self._has_failed, self.found, self._moving
             )
+            if self._moving is not None:
+                self._moving.all_sent()
         except RemoraError as error:
             self._error = self._error or error
             self._letters.stop()
