@@ -78,7 +78,10 @@ def lend_caches(home: Path, caches: Path, owner: int | None) -> None:
 def mounts(
     spec: SandboxSpec, fitting: Fitting, directory: Path, folder: str | None, caches: Path
 ) -> tuple[tuple[str, str, bool], ...]:
-    """Return what a sandbox sees beside the system, as (source, target, writable), parents before what lies below them."""
+    """Return what a sandbox sees beside the system, as (source, target, writable), parents before what lies below them.
+
+    PlaceError if something is not here that came from another machine for it.
+    """
     roots = [root for root in fitting.roots if folder is None or not Path(root).is_relative_to(folder)]
     wanted = dict.fromkeys((*fitting.shown, *roots), False)
     wanted[str(Path(spec.image["guest"]).parents[2])] = False
@@ -86,6 +89,9 @@ def mounts(
     if folder is not None:
         wanted.setdefault(folder, spec.files == "rw")
     places = dict(fitting.places)
+    for path, source in places.items():
+        if not os.path.isdir(source):
+            raise PlaceError(f"{path} did not come to this machine as a whole; run it again", reason="image-failed")
     seen = {
         path: writable
         for path, writable in (dict.fromkeys(places, False) | wanted).items()

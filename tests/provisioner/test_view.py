@@ -282,6 +282,13 @@ def test_what_is_not_there_is_not_mounted(spec: SandboxSpec, tmp_path: Path) -> 
     assert str(tmp_path / "gone") not in seen(changed, tmp_path)
 
 
+def test_what_came_from_another_machine_is_there_or_it_is_said(spec: SandboxSpec, tmp_path: Path) -> None:
+    """No sandbox starts without a part of its image."""
+    fitted = dataclasses.replace(fitting(spec), places=(("/elsewhere/env", str(tmp_path / "farms/lost")),))
+    with pytest.raises(PlaceError, match="/elsewhere/env did not come"):
+        view.mounts(spec, fitted, tmp_path, None, tmp_path / "caches")
+
+
 def test_the_environment_inside(spec: SandboxSpec, tmp_path: Path) -> None:
     """PATH begins with the layer; what was carried comes through; nothing of this process's own does."""
     changed = dataclasses.replace(spec, environment=(("LANG", "de_DE.UTF-8"), ("TZ", "UTC"), ("PATH", "/evil")))

@@ -33,10 +33,11 @@ def make_farm(tree: Tree, objects: Objects, work: Work, farm: Path) -> None:
     place.mkdir()
     try:
         _fill(place, tree, objects)
-        os.rename(place, farm)
-    except OSError as error:
-        if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
-            raise
+        try:
+            os.rename(place, farm)
+        except OSError as error:
+            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+                raise
     finally:
         if place.exists():
             shutil.rmtree(place)

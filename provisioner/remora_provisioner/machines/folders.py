@@ -1,13 +1,15 @@
 """Folders of this machine as trees, to be sent from where they are: nothing is copied, what has not changed is not read again.
 
-Law: a digest is believed as long as size, times and number of its file stay what they were. What cannot be read, and what is no
-file, folder or link, is passed over. Compiled modules go along without the time of their source, which is another one over there;
-those that are stale here stay here.
+Law: a digest is believed as long as size, times and number of its file stay what they were. What its user may not read, what goes
+while it is looked at, and what is no file, folder or link, is passed over; what cannot be read for any other reason is an error,
+so that no tree lacks something in silence. Compiled modules go along without the time of their source, which is another one over
+there; those that are stale here stay here.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import importlib.util
 import json
@@ -15,7 +17,7 @@ import os
 import stat
 import threading
 import zlib
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +35,7 @@ _UNCHECKED = (1).to_bytes(4, "little")
 _FORMAT = 1
 _MOST = 256
 """Folders whose trees are kept."""
+_PASSED_OVER = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.ELOOP})
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +61,8 @@ class Folders:
         """Which trees were made last of a folder, or of these files; the one looked at last is the last."""
 
     def tree(self, folder: Path, skip: Skip = lambda _: False) -> Tree:
-        """Return a folder as a tree, whose files can be read here afterwards. Raises OSError if the folder cannot be read."""
-        with os.scandir(folder):
+        """Return a folder as a tree, whose files can be read here afterwards. Raises Unavailable if it cannot be read."""
+        with _readable(folder), os.scandir(folder):
             pass
         seen = _glance(str(folder), skip)
         before = self._glances.get(str(folder))
@@ -69,9 +72,11 @@ class Folders:
         return before[1]
 
     def gathered(self, files: Mapping[str, Path]) -> Tree:
-        """Return files from wherever they are as a tree, under these names."""
-        real = {name: os.path.realpath(place) for name, place in files.items()}
-        found = [self._file(name, place, os.stat(place)) for name, place in real.items()]
+        """Return files from wherever they are as a tree, under these names. Raises Unavailable if one cannot be read."""
+        found = []
+        for name, place in files.items():
+            with _readable(place):
+                found.append(self._file(name, os.path.realpath(place), os.stat(place)))
         return self._made("\n".join(files), Tree.of([file for file in found if file is not None]))
 
     def _made(self, name: str, tree: Tree) -> Tree:
@@ -118,24 +123,23 @@ class Folders:
 
     def _entries(self, folder: str, prefix: str, skip: Skip) -> Iterator[Entry]:
         empty = True
-        with contextlib.ExitStack() as stack:
-            try:
-                listed = stack.enter_context(os.scandir(f"{folder}/{prefix}"))
-            except OSError:
-                return
+        with _readable(f"{folder}/{prefix}", but=_PASSED_OVER), os.scandir(f"{folder}/{prefix}") as listed:
             for entry in listed:
                 path = prefix + entry.name
-                if skip(path):
-                    continue
-                empty = False
-                if entry.is_symlink():
-                    yield Link(path, os.readlink(entry.path))
-                elif entry.is_dir():
-                    yield from self._entries(folder, path + "/", skip)
-                elif found := self._file(path, entry.path, entry.stat()):
-                    yield found
-        if empty and prefix:
-            yield Folder(prefix[:-1])
+                if not skip(path):
+                    empty = False
+                    with _readable(entry.path, but=_PASSED_OVER):
+                        yield from self._entry(folder, path, entry, skip)
+            if empty and prefix:
+                yield Folder(prefix[:-1])
+
+    def _entry(self, folder: str, path: str, entry: os.DirEntry[str], skip: Skip) -> Iterator[Entry]:
+        if entry.is_symlink():
+            yield Link(path, os.readlink(entry.path))
+        elif entry.is_dir():
+            yield from self._entries(folder, path + "/", skip)
+        elif found := self._file(path, entry.path, entry.stat()):
+            yield found
 
     def _file(self, path: str, place: str, facts: os.stat_result) -> File | None:
         if not stat.S_ISREG(facts.st_mode):
@@ -145,11 +149,8 @@ class Folders:
         stamp = _stamp(facts) + (_stamp_of(source) if source else "")
         known = self._known.get(place)
         if known is None or known.stamp != stamp:
-            try:
-                content = _compiled(place) if source else None
-                digest = hashlib.sha256(content).hexdigest() if content is not None else _digest(place) if not source else ""
-            except OSError:
-                return None
+            content = _compiled(place) if source else None
+            digest = hashlib.sha256(content).hexdigest() if content is not None else _digest(place) if not source else ""
             self._known[place] = known = _Known(stamp, digest)
             self._news = True
         if not known.digest:  # compiled from what its source was before
@@ -157,6 +158,16 @@ class Folders:
         executable = bool(facts.st_mode & stat.S_IXUSR)
         self._sources[known.digest, executable] = place
         return File(path, known.digest, facts.st_size, executable)
+
+
+@contextlib.contextmanager
+def _readable(path: str | Path, but: Collection[int] = ()) -> Iterator[None]:
+    """Say so if something cannot be read: raises Unavailable, or goes on without it for one of these numbers of errors."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in but:
+            raise Unavailable(f"{path} cannot be read ({error.strerror}); see to it and run it again") from error
 
 
 def _glance(folder: str, skip: Skip) -> int:

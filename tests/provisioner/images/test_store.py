@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import stat
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from remora.errors import StoreRefused
+from remora_provisioner.images.farms import make_farm
 from remora_provisioner.images.store import Store
 from remora_provisioner.images.tree import File, Folder, Gone, Link, Tree
 
@@ -185,6 +187,23 @@ def test_a_tree_is_saved_and_made_real_in_one_go(store: Store, tmp_path: Path):
         store.save_real(Tree.of([*tree.entries, File("d/c", sha(b"x"), 1)]))
     assert refused.value.reason == "malformed"
     assert (store.trees(), os.listdir(store.root / "farms"), os.listdir(store.root / "work")) == ({digest}, [digest], [])
+
+
+def test_what_cannot_be_made_real_is_an_error(store: Store, monkeypatch: pytest.MonkeyPatch):
+    """Only who finds that somebody else was faster may leave it at that."""
+    tree = Tree.of([File("a", store.put_bytes(b"a")[0], 1)])
+    digest = store.save(tree)
+
+    def exists(*_: object, **__: object) -> None:
+        raise FileExistsError(errno.EEXIST, "File exists")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "link", exists)
+        with pytest.raises(FileExistsError):
+            store.farm(digest)
+    (store.root / "farms" / digest).mkdir()
+    make_farm(tree, store.objects, store.work, store.root / "farms" / digest)
+    assert os.listdir(store.root / "work") == []
 
 
 @pytest.mark.parametrize("damage", [b"", b"garbage", b"\x78\x9c\x03\x00\x00\x00\x00\x01"])

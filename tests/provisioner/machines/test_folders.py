@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import py_compile
 import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
-from remora.errors import StoreRefused
+from remora.errors import StoreRefused, Unavailable
 from remora_provisioner.images import transfer
 from remora_provisioner.images.store import Store
 from remora_provisioner.images.tree import File, Link, Tree
@@ -109,8 +112,35 @@ def test_what_is_no_file_is_passed_over(folder: Path, tmp_path: Path):
     tree = Folders(tmp_path / "cache").tree(folder, lambda path: path == "package")
     assert [entry.path for entry in tree.entries] == ["empty", "out", "program"]
     assert Link("out", "/usr/bin/env") in tree.entries
-    with pytest.raises(FileNotFoundError):
-        Folders(tmp_path / "cache").tree(folder / "nothing")
+    for trouble in (folder / "nothing", folder / "program"):
+        with pytest.raises(Unavailable, match="cannot be read"):
+            Folders(tmp_path / "cache").tree(trouble)
+        with pytest.raises(Unavailable, match="cannot be read"):
+            Folders(tmp_path / "cache").gathered({"library": trouble / "library"})
+
+
+@pytest.mark.parametrize("what", ["package", "module.py"])
+@pytest.mark.parametrize("number", [errno.EIO, errno.EMFILE, errno.ENOENT, errno.EACCES])
+def test_nothing_is_left_out_in_silence(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str, number: int):
+    """But for what goes just then, or is not its user's to read."""
+    real = {"scandir": os.scandir, "open": os.open}
+
+    def failing(name: str) -> Callable[..., Any]:
+        def call(path: Any, *words: Any, **options: Any) -> Any:
+            if os.path.basename(str(path).rstrip("/")) == what:
+                raise OSError(number, os.strerror(number), str(path))
+            return real[name](path, *words, **options)
+
+        return call
+
+    for name in real:
+        monkeypatch.setattr(os, name, failing(name))
+    looking = Folders(tmp_path / "cache")
+    if number in (errno.EIO, errno.EMFILE):
+        with pytest.raises(Unavailable, match=f"{what}.* cannot be read"):
+            looking.tree(folder)
+    else:
+        assert what not in {part for entry in looking.tree(folder).files() for part in entry.path.split("/")}
 
 
 def test_files_from_anywhere_are_gathered(folder: Path, tmp_path: Path):
