@@ -25,7 +25,7 @@ from remora.settings import JAIL
 from remora.states import EndReason, SandboxState
 from remora.wire import AskGuest, Fields, SandboxId, StopSandbox
 
-from . import jails, limits, recovery, view
+from . import alive, jails, limits, recovery, view
 from .devices.grants import Devices
 from .devices.kinds import environment_of, mounts_of
 from .endings import Evidence, explain
@@ -53,6 +53,15 @@ def require_secrets(spec: SandboxSpec, opening: Opening) -> None:
 def _stronger(one: str | None, other: str | None) -> str | None:
     """Return the stronger of two demands for isolation; None demands nothing."""
     return max((name for name in (one, other) if name), key=lambda name: jails.named(name).strength, default=None)
+
+
+@contextlib.contextmanager
+def _usable(directory: Path) -> Iterator[None]:
+    """Say so if a sandbox's directory cannot be made or written. Raises StateError."""
+    try:
+        yield
+    except OSError as error:
+        raise StateError(f"{directory} cannot be used ({error.strerror}); free space or set REMORA_STATE_DIR") from error
 
 
 class Agent(Hearing):
@@ -127,8 +136,19 @@ class Agent(Hearing):
         directory = self._sandboxes / sandbox
         self._openings.setdefault(sandbox, opening)
         try:
-            await self.images.hold(sandbox, fitting)
-            directory.mkdir(mode=0o700, parents=True)
+            with _usable(directory):
+                await self.images.hold(sandbox, fitting)
+                directory.mkdir(mode=0o700, parents=True)  # what is there already is another's, and stays
+                return await self._inhabited(sandbox, spec, fitting, facts, opening)
+        finally:
+            self._openings.pop(sandbox, None)
+
+    async def _inhabited(
+        self, sandbox: SandboxId, spec: SandboxSpec, fitting: Fitting, facts: Fields, opening: Opening
+    ) -> list[str]:
+        """Start a sandbox in its new directory, which goes if that fails."""
+        directory = self._sandboxes / sandbox
+        try:
             self._caches.mkdir(mode=0o700, exist_ok=True)
             order, notices = self._order(sandbox, directory, spec, fitting, facts)
             owner = order.host_id if order.jail == "bubblewrap" else None  # the others stay who they are
@@ -142,16 +162,10 @@ class Agent(Hearing):
             else:
                 shutil.rmtree(directory, ignore_errors=True)
             raise
-        except OSError as error:
-            shutil.rmtree(directory, ignore_errors=True)
-            raise StateError(f"{directory} cannot be used ({error.strerror}); free space or set REMORA_STATE_DIR") from error
-        except RemoraError:
-            if sandbox in self._burials:
-                await asyncio.wait({self._burials[sandbox]})
+        except (OSError, RemoraError):
+            await self.buried(sandbox)
             shutil.rmtree(directory, ignore_errors=True)
             raise
-        finally:
-            self._openings.pop(sandbox, None)
         return notices
 
     async def extend(self, sandbox: SandboxId, spec: SandboxSpec, opening: Opening) -> list[str]:
@@ -171,7 +185,8 @@ class Agent(Hearing):
     def _order(
         self, sandbox: SandboxId, directory: Path, spec: SandboxSpec, fitting: Fitting, facts: Fields
     ) -> tuple[Order, list[str]]:
-        jail, lines = self._choose(_stronger(_stronger(spec.jail, JAIL.text or None), "bubblewrap" if fitting.layers else None))
+        shows = "bubblewrap" if fitting.layers or fitting.places else None  # what alone shows things where they are not
+        jail, lines = self._choose(_stronger(_stronger(spec.jail, JAIL.text or None), shows))
         folder, why_not = view.shared_folder(spec, self._sandboxes.parent)
         interpreter = view.build_layer(directory, fitting)
         home, devices = spec.home or "/", self.devices.of(sandbox)
@@ -222,8 +237,9 @@ class Agent(Hearing):
         """Start the supervisor; it reads the secrets, which are in no file, from its standard input."""
         mine, theirs = socket.socketpair()
         command = [sys.executable, "-P", "-m", "remora_provisioner.supervise", str(directory), str(theirs.fileno())]
-        told, log_file = os.fdopen(os.memfd_create("remora-secrets"), "w+b"), directory / "supervisor.log"
+        told, log_file = os.fdopen(os.memfd_create("remora-secrets"), "w+b"), directory / alive.SUPERVISOR_LOG
         with theirs, told, log_file.open("ab") as log:
+            alive.lock(log)
             told.write(json.dumps(secrets).encode())
             told.seek(0)
             self._children[sandbox] = subprocess.Popen(
@@ -256,7 +272,7 @@ class Agent(Hearing):
 
     def _said(self, sandbox: SandboxId) -> str:
         try:
-            return (self._sandboxes / sandbox / "supervisor.log").read_text(errors="replace").strip()
+            return (self._sandboxes / sandbox / alive.SUPERVISOR_LOG).read_text(errors="replace").strip()
         except OSError:
             return ""
 
@@ -272,13 +288,20 @@ class Agent(Hearing):
     def _lost(self, sandbox: SandboxId) -> None:
         """Take note that the supervisor has gone, in order or not."""
         self._peers.pop(sandbox, None)
-        task = self._burials[sandbox] = asyncio.get_running_loop().create_task(self._bury(sandbox))
-        task.add_done_callback(lambda _: self._burials.pop(sandbox).cancelled())
+        if sandbox not in self._burials or self._burials[sandbox].done():  # else it was just being heard again
+            task = self._burials[sandbox] = asyncio.get_running_loop().create_task(self._bury(sandbox))
+            task.add_done_callback(lambda task: self._forget_burial(sandbox, task))
+
+    def _forget_burial(self, sandbox: SandboxId, task: asyncio.Task[None]) -> None:
+        if self._burials.get(sandbox) is task:
+            del self._burials[sandbox]
 
     async def _bury(self, sandbox: SandboxId) -> None:
-        """Take away what a sandbox left on the machine, and write the end that its supervisor could not."""
+        """Take away what a sandbox left on the machine, and write the end that its supervisor could not, if that has died."""
+        if await self._heard_again(sandbox):
+            return
         child = self._children.pop(sandbox, None)
-        code = await asyncio.to_thread(child.wait) if child else -9
+        code = await (asyncio.to_thread(child.wait) if child else alive.outlived(self._sandboxes / sandbox))
         directory = self._sandboxes / sandbox
         if said := self._said(sandbox):
             _LOG.warning("supervisor of %s: %s", sandbox, said)
@@ -292,6 +315,22 @@ class Agent(Hearing):
             await asyncio.to_thread(recovery.remove, directory)
         except OSError as error:
             _LOG.warning("%s is not gone: %s", directory, error)  # the next start of the backend tries again
+
+    async def _heard_again(self, sandbox: SandboxId) -> bool:
+        """Hear a supervisor again that lives, whatever became of the connection; say whether it does."""
+        if sandbox in self._over:
+            return False
+        try:
+            await self._hear(sandbox, streams.dial(self._sandboxes / sandbox / SOCKET))
+        except (OSError, RemoraError):
+            return False
+        return True
+
+    async def _hear(self, sandbox: SandboxId, sock: socket.socket) -> None:
+        """Hear of a sandbox that is there already. Raises RemoraError if its supervisor does not answer."""
+        known = await self._watch(sandbox, sock)
+        self.devices.take_up(sandbox, known["facts"].get("devices") or [])
+        self._tell(sandbox, known)
 
     def _finish(self, sandbox: SandboxId, error: RemoraError, told: bool) -> None:
         """Bring the runs to an end that have none, and the sandbox unless its supervisor did."""
@@ -311,14 +350,10 @@ class Agent(Hearing):
         for directory in sorted(path for path in self._sandboxes.glob("*") if path.is_dir()):
             sandbox = SandboxId(directory.name)
             try:
-                known = await self._take(sandbox, streams.dial(directory / SOCKET))
+                await self._hear(sandbox, await alive.served(directory))
             except (OSError, RemoraError):
-                if sandbox not in self._burials:
-                    self._lost(sandbox)
-                await asyncio.wait({self._burials[sandbox]})
-                continue
-            self.devices.take_up(sandbox, known["facts"].get("devices") or [])
-            self._tell(sandbox, known)
+                self._lost(sandbox)
+                await self.buried(sandbox)
         self.images.release_others({*self._peers})
 
     def give_up(self, sandbox: SandboxId) -> None:
@@ -338,4 +373,5 @@ class Agent(Hearing):
         if peer is not None:
             with contextlib.suppress(RemoraError):  # it may end while we ask
                 await peer.request(StopSandbox(reason.value))
+            await asyncio.wait({peer.gone})  # it is buried from then on
         await self.buried(sandbox)

@@ -72,6 +72,18 @@ def test_libraries_of_the_interpreter_go_along(cell: Callable[..., Ran]):
     assert ran.result == "(42,)", ran.error
 
 
+@pytest.mark.usefixtures("shared")
+def test_modules_that_were_edited_go_along(tmp_path: Path, place: Place):
+    """A sandbox that was begun with what was there before makes room for one with what is there now."""
+    notebook = place.start("small", PYTHONPATH=str(tmp_path))
+    assert notebook.run("%load_ext remora").ok
+    for number in range(4):
+        (tmp_path / "edited.py").write_text(f"NUMBER = {number}")
+        ran = notebook.remote("import edited\nedited.NUMBER", f"{ON} --fresh")
+        assert ran.result == str(number), ran.error
+    place.end(notebook)
+
+
 def test_code_there_calls_and_opens_nothing(cell: Callable[..., Ran]):
     """What it asks of Remora cannot be answered there, and it is told so in one line."""
     ran = cell("import remora\nremora.function(lambda: 1).remote()")

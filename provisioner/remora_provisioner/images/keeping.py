@@ -100,16 +100,22 @@ class Images:
         return {"REMORA_OPENED": str(self.farms)} if first else {}
 
     def note_opened(self, paths: list[str]) -> None:
-        """Keep for each tree which of its files were opened at its first use: paths below the folder of all farms."""
+        """Keep for each tree which of its files were opened at its first use, given as paths below the folder of all farms.
+
+        Where there is no room it is found out another time.
+        """
         folder = self.root / "opened"
-        folder.mkdir(mode=0o700, exist_ok=True)
         found: dict[str, list[str]] = {}
         for path in paths:
             tree, _, file = path.partition("/")
             found.setdefault(tree, []).append(file)
-        for tree, files in found.items():
-            if (self.farms / tree).is_dir() and not (folder / tree).exists():
-                write_whole(folder / tree, json.dumps(files).encode())
+        try:
+            folder.mkdir(mode=0o700, exist_ok=True)
+            for tree, files in found.items():
+                if (self.farms / tree).is_dir() and not (folder / tree).exists():
+                    write_whole(folder / tree, json.dumps(files).encode())
+        except OSError as error:
+            _LOG.warning("what a sandbox opened at first is not kept: %s", error)
 
     async def ask(self, op: str, args: Fields, say: Say) -> Fields:
         """Answer a question about images, or build one; see asking.py."""

@@ -1,0 +1,131 @@
+"""The agent and the directories of its sandboxes: whose each is, and when it goes."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from functools import partial
+from pathlib import Path
+
+import pytest
+from remora.errors import StateError
+from remora.resources import SandboxSpec
+from remora.states import EndReason
+from remora.wire import RunId, SandboxId
+from remora_provisioner import jails
+from remora_provisioner.agent import Agent
+from remora_provisioner.images import keeping
+from remora_provisioner.images.keeping import Images
+from remora_provisioner.opening import Opening
+
+from provisioner import sandboxes
+
+ONE = SandboxId("s1")
+
+
+@pytest.fixture
+def spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SandboxSpec:
+    """Give a test what a sandbox is made by."""
+    monkeypatch.setenv("REMORA_LIMITS", "watching")
+    return sandboxes.a_spec(tmp_path)
+
+
+def _is_done(listener: sandboxes.Listener, run: RunId) -> bool:
+    return listener.runs.get(run, ("", {}))[0] == "done"
+
+
+def an_agent(place: Path, listener: sandboxes.Listener) -> Agent:
+    """Make an agent whose sandboxes are plain processes."""
+    agent = Agent(place / "state", (), listener)
+    agent._chosen = {None: (jails.named("process"), [])}
+    return agent
+
+
+def test_nothing_is_left_when_a_sandbox_was_ended(spec: SandboxSpec, tmp_path: Path) -> None:
+    """So that another one may be called the same."""
+
+    async def scenario() -> None:
+        agent = an_agent(tmp_path, sandboxes.Listener())
+        for _ in range(8):
+            await agent.open(ONE, spec, {}, Opening())
+            await agent.stop(ONE, EndReason.STOPPED)
+            assert not (tmp_path / "state/sandboxes" / ONE).exists()
+            assert not agent.busy
+
+    asyncio.run(scenario())
+
+
+def test_a_living_sandbox_keeps_its_directory(spec: SandboxSpec, tmp_path: Path) -> None:
+    """Whoever asks for one of the same name gets none, and does no harm to it."""
+
+    async def scenario() -> None:
+        listener = sandboxes.Listener()
+        agent = an_agent(tmp_path, listener)
+        await agent.open(ONE, spec, {}, Opening())
+        with pytest.raises(StateError, match="File exists"):
+            await agent.open(ONE, spec, {}, Opening())
+        assert (tmp_path / "state/sandboxes" / ONE / "env/pyvenv.cfg").exists()
+        await agent.peer(ONE).request(sandboxes.a_run("r1", "say hello"))
+        await listener.until(lambda: _is_done(listener, RunId("r1")))
+        await agent.stop(ONE, EndReason.STOPPED)
+
+    asyncio.run(scenario())
+
+
+def test_a_supervisor_that_just_begins_is_waited_for(spec: SandboxSpec, tmp_path: Path) -> None:
+    """The agent that started it may have been killed meanwhile; the next one takes it up instead of its directory away."""
+
+    async def scenario() -> None:
+        listener = sandboxes.Listener()
+        first, second = (an_agent(tmp_path, listener) for _ in range(2))
+        opening = asyncio.ensure_future(first.open(ONE, spec, {}, Opening()))
+        await listener.until(lambda: ONE in first._children)
+        assert not (tmp_path / "state/sandboxes" / ONE / "socket").exists()
+        await second.take_up()
+        assert second.has(ONE)
+        await opening
+        await first.stop(ONE, EndReason.STOPPED)
+        await second.stop(ONE, EndReason.STOPPED)
+
+    asyncio.run(scenario())
+
+
+def test_a_supervisor_that_lives_is_heard_again(spec: SandboxSpec, tmp_path: Path) -> None:
+    """A lost connection is no end: nothing of the sandbox goes, and its runs are told as before, whoever has started it."""
+
+    async def scenario() -> None:
+        listener = sandboxes.Listener()
+        first, second = (an_agent(tmp_path, listener) for _ in range(2))
+        await first.open(ONE, spec, {}, Opening())
+        await second.take_up()
+        for run, agent in ((RunId("r1"), first), (RunId("r2"), second)):
+            peer = agent.peer(ONE)
+            peer.close()
+            await peer.gone
+            await agent.buried(ONE)
+            assert (tmp_path / "state/sandboxes" / ONE / "env/pyvenv.cfg").exists()
+            await agent.peer(ONE).request(sandboxes.a_run(run, "say hello"))
+            await listener.until(partial(_is_done, listener, run))
+        assert "ended" not in dict(listener.states).values()
+        await first.stop(ONE, EndReason.STOPPED)
+        await second.stop(ONE, EndReason.STOPPED)
+        assert not first.busy
+        assert not second.busy
+
+    asyncio.run(scenario())
+
+
+def test_no_room_for_what_was_opened_at_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is a hint for later, and in nobody's way."""
+    images = Images(tmp_path)
+    (tmp_path / "farms/tree").mkdir(parents=True)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(keeping, "write_whole", full)
+        images.note_opened(["tree/module.py"])
+    assert not (tmp_path / "opened/tree").exists()
+    images.note_opened(["tree/module.py"])
+    assert (tmp_path / "opened/tree").read_text() == '["module.py"]'
