@@ -1,7 +1,7 @@
 """The link between this machine and a test's host: a cable that can be slow, lossy, narrow, cut, and tells what went over it.
 
 Law: a link is a network namespace between two veth pairs, which routes; so what it delays, loses or drops is lost on the way, and
-neither end is told. Bandwidth is shaped by tc; latency and loss by relay.py, since small kernels come without tc's netem.
+neither end is told. It is shaped by tc: bandwidth by its token bucket, latency and loss by its netem, which netem.py has.
 Addresses are of 198.18.0.0/15, which is set aside for such tests. Whoever opens a link closes it.
 """
 
@@ -11,22 +11,23 @@ import contextlib
 import os
 import secrets
 import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from provisioner.netem import Netem
+
 _PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 _LOOP = 'while read -r line; do eval "$line" </dev/null >&2; echo $?; done'
 _FORWARD = "/proc/sys/net/ipv4/ip_forward"
 # Both ends of a cable have one hardware address, so that nobody asks for it: no answer could be lost on a cut link.
-_CABLE = "link add {} address 02:00:00:00:00:01 type veth peer name {} address 02:00:00:00:00:01 netns {}"
+_ADDRESS = "02:00:00:00:00:01"
+_CABLE = f"link add {{}} address {_ADDRESS} type veth peer name {{}} address {_ADDRESS} netns {{}}"
 _NETS = 1 << 15  # of four addresses each
-_TABLE = 7
+_TABLE, _DETOUR = 7, "netem"
 # What nearly all laptops and servers do; a machine that does otherwise would measure something else.
 _CONGESTION = "cubic"
-_RELAY = Path(__file__).with_name("relay.py")
 
 
 class Keeper:
@@ -73,7 +74,8 @@ class Link:
     def __init__(self, far: Keeper, near: Keeper | None = None) -> None:
         self._far, self._near = far, near.pid if near else None
         self._wire = Keeper("net")
-        self._relay: subprocess.Popen[str] | None = None
+        self._netem: Netem | None = None
+        self._detour = False
         self.device, self.number = "", 0
         self.is_cut = False
         try:
@@ -97,14 +99,15 @@ class Link:
     def shape(self, *, delay_ms: float = 0, loss: float = 0, rate_mbit: float = 0) -> None:
         """Make the link one with this round-trip time, share of packets lost each way, and bandwidth each way; 0 is none.
 
-        What is under way stays so, except that it is lost when there is no latency and no loss any more.
+        What is under way stays so.
         """
         if delay_ms or loss:
-            self._hold_up(delay_ms / 2000, loss)
-        elif self._relay:
-            self._wire.tell(*(f"ip rule del iif {end} table {_TABLE}" for end in ("near", "far")))
-            _end(self._relay)
-            self._relay = None
+            self._netem = self._netem or self._booted()
+            self._netem.shape(delay_ms / 2000, loss)
+        if self._detour != bool(delay_ms or loss):
+            self._detour = not self._detour
+            does = "add" if self._detour else "del"
+            self._wire.tell(*(f"ip rule {does} iif {end} table {_TABLE}" for end in ("near", "far")))
         self._wire.tell(*(f"tc qdisc replace dev {end} root {_bucket(rate_mbit)}" for end in ("near", "far")))
 
     def cut(self) -> None:
@@ -131,8 +134,8 @@ class Link:
 
     def close(self) -> None:
         """Take the link away. Safe twice."""
-        if self._relay:
-            _end(self._relay)
+        if self._netem:
+            self._netem.close()
         if self.device:
             with contextlib.suppress(RuntimeError):  # a network that is gone has taken it along
                 _ip(self._near, f"link del {self.device}")
@@ -173,21 +176,11 @@ class Link:
             f"route replace {other} dev {device} src {mine} congctl {_CONGESTION}",
         )
 
-    def _hold_up(self, seconds: float, loss: float) -> None:
-        if not self._relay:
-            words = ["nsenter", "--target", str(self._wire.pid), "--net", sys.executable, "-I", "-S", str(_RELAY), "relay"]
-            self._relay = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-            _pipes(self._relay)[1].read(1)
-            _ip(
-                self._wire.pid,
-                "link set relay txqueuelen 10000 up",
-                f"route add default dev relay table {_TABLE}",
-                *(f"rule add iif {end} table {_TABLE}" for end in ("near", "far")),
-            )
-        to, back = _pipes(self._relay)
-        to.write(f"{seconds} {loss}\n")
-        to.flush()
-        back.read(1)
+    def _booted(self) -> Netem:
+        """Return what holds packets up that take the way round it."""
+        netem = Netem(self._wire.pid, _DETOUR, _ADDRESS)
+        self._wire.tell(f"ip route add default dev {_DETOUR} table {_TABLE}")
+        return netem
 
     def _address(self, place: int) -> str:
         net = self.number * 4

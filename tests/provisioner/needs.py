@@ -26,7 +26,8 @@ def _lacks_for_hosts() -> str:
     making = ["unshare", "--mount", "--net", "--uts", "--ipc", "true"]
     if os.geteuid() != 0 or subprocess.run(making, capture_output=True, check=False).returncode:
         return "needs root: others cannot make networks"
-    missing = [name for name in ("sshd", "ssh", "ip", "tc", "ss", "nsenter", "setpriv", "dpkg-query") if not shutil.which(name)]
+    wanted = ("sshd", "ssh", "ip", "tc", "ss", "nsenter", "setpriv", "dpkg-query", "insmod", "linux.uml")
+    missing = [name for name in wanted if not shutil.which(name)]
     return f"needs programs that .ci/apt-packages brings: {' '.join(missing)}" if missing else ""
 
 
