@@ -39,6 +39,8 @@ from .wire import (
 T = TypeVar("T")
 _AGAIN = 0.2
 """Seconds until it is asked again for the end of a run that nobody has heard of yet, and at first for a machine out of reach."""
+_TRIES = 3
+"""Times that backends are asked which go away over it, one after the other."""
 _LATEST = 10.0
 """Seconds between two tries to reach a machine on which a run goes on, in the end."""
 Sink = Callable[["Record | RemoraError"], None]
@@ -106,28 +108,32 @@ class Client:
         """Return the connection to the backend, made or made again if need be."""
         async with self._connecting:
             if self._peer is None or self._peer.gone.done():
-                try:
-                    self._peer = await self._connect()
-                except BackendError:  # it may have been ending just then
-                    self._peer = await self._connect()
+                self._peer = await self._connect()
             return self._peer
 
     async def _connect(self) -> Peer:
-        await asyncio.to_thread(launch.ensure_backend)
-        try:
-            return await streams.connect(launch.backend_socket(), f"client {os.getpid()}", self._receive)
-        except OSError as error:
-            raise BackendError(f"the backend cannot be reached: {error}") from error
+        for left in reversed(range(_TRIES)):
+            try:
+                await asyncio.to_thread(launch.ensure_backend)
+                return await streams.connect(launch.backend_socket(), f"client {os.getpid()}", self._receive)
+            except BackendError:  # it may have been ending just then
+                if not left:
+                    raise
+            except OSError as error:
+                if not left:
+                    raise BackendError(f"the backend cannot be reached: {error}") from error
+        raise AssertionError("unreachable")
 
     async def request(self, message: Request) -> Answer:
-        """Ask the backend; asked again, once, if it goes away over it."""
-        peer = await self.backend()
-        try:
-            return await peer.request(message)
-        except BackendError:
-            if not peer.gone.done():
-                raise
-        return await (await self.backend()).request(message)
+        """Ask the backend; asked again, a few times, if it goes away over it."""
+        for left in reversed(range(_TRIES)):
+            peer = await self.backend()
+            try:
+                return await peer.request(message)
+            except BackendError:
+                if not left or not peer.gone.done():
+                    raise
+        raise AssertionError("unreachable")
 
     async def tell(self, message: Request) -> None:
         """Tell the backend what matters only while it lives: none is started for it."""
@@ -173,7 +179,7 @@ class Client:
 
     async def staged(self, request: Request, waiter: Waiter) -> Fields:
         """Ask for what takes its time and return the result; `waiter` hears how far it has come. May be cancelled."""
-        for last in (False, True):
+        for left in reversed(range(_TRIES)):
             peer = await self.backend()
             asked = asyncio.ensure_future(peer.request(request))
             await asyncio.sleep(0)  # the request gets its number when it is sent
@@ -184,7 +190,7 @@ class Client:
                     peer.send(GiveUp(request.ask))
                     raise
                 except BackendError:  # a build that a dead backend took along goes on from its last whole step
-                    if last or not peer.gone.done():
+                    if not left or not peer.gone.done():
                         raise
         raise AssertionError("unreachable")
 
