@@ -305,12 +305,12 @@ class Agent(Hearing):
         directory = self._sandboxes / sandbox
         if said := self._said(sandbox):
             _LOG.warning("supervisor of %s: %s", sandbox, said)
-        ended = self._ended(sandbox)
-        if ended is not None and sandbox not in self._over:
+        ended, told = self._ended(sandbox), sandbox in self._over
+        if ended is not None and not told:
             self._tell(sandbox, ended)
         self.images.release(sandbox)
         self.devices.release(sandbox)
-        self._finish(sandbox, explain(Evidence(asked=None, code=code, trouble=said[-_SAID:])), told=ended is not None)
+        self._finish(sandbox, explain(Evidence(asked=None, code=code, trouble=said[-_SAID:])), told=told or ended is not None)
         try:
             await asyncio.to_thread(recovery.remove, directory)
         except OSError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import shutil
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from remora_provisioner.agent import Agent
 from remora_provisioner.images import keeping
 from remora_provisioner.images.keeping import Images
 from remora_provisioner.opening import Opening
+from remora_provisioner.order import ENDED
 
 from provisioner import sandboxes
 
@@ -111,6 +113,27 @@ def test_a_supervisor_that_lives_is_heard_again(spec: SandboxSpec, tmp_path: Pat
         await second.stop(ONE, EndReason.STOPPED)
         assert not first.busy
         assert not second.busy
+
+    asyncio.run(scenario())
+
+
+def test_ends_that_are_in_no_file(spec: SandboxSpec, tmp_path: Path) -> None:
+    """What a supervisor has told of its runs is believed, where a full disk has taken neither their logs nor its last words."""
+
+    async def scenario() -> None:
+        listener = sandboxes.Listener()
+        agent = an_agent(tmp_path, listener)
+        await agent.open(ONE, spec, {}, Opening())
+        for run in ("r1", "r2"):
+            await agent.peer(ONE).request(sandboxes.a_run(run, "wait"))
+        await listener.until(lambda: listener.runs.get(RunId("r1"), ("", {}))[0] == "running")
+        shutil.rmtree(tmp_path / "state/runs")
+        (tmp_path / "state/sandboxes" / ONE / ENDED).mkdir()
+        await agent.stop(ONE, EndReason.STOPPED)
+        assert {run: (state, facts["reason"]) for run, (state, facts) in listener.runs.items()} == {
+            RunId("r1"): ("ended", "stopped"),
+            RunId("r2"): ("ended", "stopped"),
+        }
 
     asyncio.run(scenario())
 
