@@ -268,7 +268,7 @@ class Client:
 async def _mind_the_end(facts: Fields) -> None:
     """Raise RunEnded for a run that is over and whose log lacks an end; wait a moment for one that is just ending."""
     if RunState(facts["state"]) in ENDED:
-        text = facts.get("message") or f"what run {facts['id']} printed is not all there any more; it is {facts['state']}"
+        text = f"what run {facts['id']} printed is not all there any more; {facts.get('message') or 'it is ' + facts['state']}"
         raise RunEnded(text, reason=str(facts.get("reason") or "crashed"))
     await asyncio.sleep(_AGAIN)
 

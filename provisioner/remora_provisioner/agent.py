@@ -18,7 +18,6 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from remora import streams
 from remora.errors import PlaceError, Refused, RemoraError, StateError
 from remora.resources import SandboxSpec
 from remora.settings import JAIL
@@ -41,6 +40,8 @@ _HOST_IDS = 0x0F000000
 _HIDES_NO_DEVICES = "jail process hides no devices: code sees those of other sandboxes, too, and is only told which are its own"
 _SAID = 2000
 """Characters of a dead supervisor's last words."""
+_FAREWELL = 10.0
+"""Seconds that a supervisor may take to end which has hung up."""
 
 
 def require_secrets(spec: SandboxSpec, opening: Opening) -> None:
@@ -115,7 +116,12 @@ class Agent(Hearing):
 
     @contextlib.contextmanager
     def granted(self, sandbox: SandboxId, spec: SandboxSpec) -> Iterator[None]:
-        """Hold the devices that a sandbox asks for; let go of them if it is not opened. Raises Unavailable."""
+        """Hold the devices that a sandbox asks for; let go of them if it is not opened.
+
+        Raises Unavailable; StateError if there is a sandbox of this name already, which keeps its own.
+        """
+        if sandbox in self._peers or sandbox in self._openings or sandbox in self._burials:
+            raise StateError(f"there is a sandbox {sandbox} already; run it again")
         with self.devices.granted(sandbox, spec.resources.gpu):
             if held := self.devices.facts(sandbox):
                 self._listener.sandbox_changed(sandbox, SandboxState.STARTING.value, {"devices": held})
@@ -156,15 +162,14 @@ class Agent(Hearing):
             order.save()
             self._listener.sandbox_changed(sandbox, SandboxState.STARTING.value, {"jail": order.jail})
             await self._take(sandbox, self._start(sandbox, directory, opening.environment))
-        except asyncio.CancelledError:  # nobody waits for it any more; a supervisor that lives is buried when it has ended
+        except (asyncio.CancelledError, OSError, RemoraError) as error:
             if child := self._children.get(sandbox):
                 child.terminate()
-            else:
+                self._lost(sandbox)
+            if not isinstance(error, asyncio.CancelledError):  # then nobody waits for it any more
+                await self.buried(sandbox)
+            if sandbox not in self._burials:
                 shutil.rmtree(directory, ignore_errors=True)
-            raise
-        except (OSError, RemoraError):
-            await self.buried(sandbox)
-            shutil.rmtree(directory, ignore_errors=True)
             raise
         return notices
 
@@ -279,30 +284,27 @@ class Agent(Hearing):
     # -- hearing
 
     def _heard_sandbox(self, sandbox: SandboxId, state: str, facts: Fields) -> None:
-        if opened := facts.pop("opened", None):
-            self.images.note_opened(opened)
+        opened = facts.pop("opened", None)
         if state == SandboxState.ENDED.value:
             self.devices.release(sandbox)  # no process of it is left that could use them
         super()._heard_sandbox(sandbox, state, facts)
+        if opened:
+            self.images.note_opened(opened)
 
     def _lost(self, sandbox: SandboxId) -> None:
         """Take note that the supervisor has gone, in order or not."""
         self._peers.pop(sandbox, None)
-        if sandbox not in self._burials or self._burials[sandbox].done():  # else it was just being heard again
+        if sandbox not in self._burials:
             task = self._burials[sandbox] = asyncio.get_running_loop().create_task(self._bury(sandbox))
-            task.add_done_callback(lambda task: self._forget_burial(sandbox, task))
-
-    def _forget_burial(self, sandbox: SandboxId, task: asyncio.Task[None]) -> None:
-        if self._burials.get(sandbox) is task:
-            del self._burials[sandbox]
+            task.add_done_callback(lambda _: self._burials.pop(sandbox))
 
     async def _bury(self, sandbox: SandboxId) -> None:
-        """Take away what a sandbox left on the machine, and write the end that its supervisor could not, if that has died."""
-        if await self._heard_again(sandbox):
-            return
-        child = self._children.pop(sandbox, None)
-        code = await (asyncio.to_thread(child.wait) if child else alive.outlived(self._sandboxes / sandbox))
+        """Take away what a sandbox left on the machine, and write the end that its supervisor could not."""
         directory = self._sandboxes / sandbox
+        code = await self._death(sandbox, self._children.pop(sandbox, None))
+        if alive.lives(directory):  # another agent has started it: whoever comes next takes it up again
+            _LOG.warning("sandbox %s stays as it is: its supervisor lives, and is not heard", sandbox)
+            return
         if said := self._said(sandbox):
             _LOG.warning("supervisor of %s: %s", sandbox, said)
         ended, told = self._ended(sandbox), sandbox in self._over
@@ -316,21 +318,14 @@ class Agent(Hearing):
         except OSError as error:
             _LOG.warning("%s is not gone: %s", directory, error)  # the next start of the backend tries again
 
-    async def _heard_again(self, sandbox: SandboxId) -> bool:
-        """Hear a supervisor again that lives, whatever became of the connection; say whether it does."""
-        if sandbox in self._over:
-            return False
-        try:
-            await self._hear(sandbox, streams.dial(self._sandboxes / sandbox / SOCKET))
-        except (OSError, RemoraError):
-            return False
-        return True
-
-    async def _hear(self, sandbox: SandboxId, sock: socket.socket) -> None:
-        """Hear of a sandbox that is there already. Raises RemoraError if its supervisor does not answer."""
-        known = await self._watch(sandbox, sock)
-        self.devices.take_up(sandbox, known["facts"].get("devices") or [])
-        self._tell(sandbox, known)
+    async def _death(self, sandbox: SandboxId, child: subprocess.Popen[bytes] | None) -> int:
+        """Wait for the death of a supervisor that has hung up, and see to it; return its exit code."""
+        if child is None:
+            return await alive.outlived(self._sandboxes / sandbox)
+        waiting = asyncio.ensure_future(asyncio.to_thread(child.wait))
+        if not (await asyncio.wait({waiting}, timeout=_FAREWELL))[0]:
+            child.terminate()
+        return await waiting
 
     def _finish(self, sandbox: SandboxId, error: RemoraError, told: bool) -> None:
         """Bring the runs to an end that have none, and the sandbox unless its supervisor did."""
@@ -350,10 +345,13 @@ class Agent(Hearing):
         for directory in sorted(path for path in self._sandboxes.glob("*") if path.is_dir()):
             sandbox = SandboxId(directory.name)
             try:
-                await self._hear(sandbox, await alive.served(directory))
+                known = await self._watch(sandbox, await alive.served(directory))
             except (OSError, RemoraError):
                 self._lost(sandbox)
                 await self.buried(sandbox)
+                continue
+            self.devices.take_up(sandbox, known["facts"].get("devices") or [])
+            self._tell(sandbox, known)
         self.images.release_others({*self._peers})
 
     def give_up(self, sandbox: SandboxId) -> None:
@@ -373,5 +371,5 @@ class Agent(Hearing):
         if peer is not None:
             with contextlib.suppress(RemoraError):  # it may end while we ask
                 await peer.request(StopSandbox(reason.value))
-            await asyncio.wait({peer.gone})  # it is buried from then on
+                await asyncio.wait({peer.gone})  # it is buried from then on
         await self.buried(sandbox)

@@ -6,7 +6,6 @@ Law: the kernel is asked, never a number of a process, which comes again.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import fcntl
 import signal
 import socket
@@ -29,11 +28,13 @@ def lock(log: BinaryIO) -> None:
 
 def lives(directory: Path) -> bool:
     """Tell whether the supervisor of a sandbox lives, be it only about to begin or to end."""
-    with contextlib.suppress(FileNotFoundError), (directory / SUPERVISOR_LOG).open("rb") as log:
-        try:
-            fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
+    try:
+        with (directory / SUPERVISOR_LOG).open("rb") as log:
+            fcntl.flock(log, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # it is not there, or cannot be locked where it lies
+        return False
     return False
 
 

@@ -7,6 +7,7 @@ is decided here.
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 from abc import ABC, abstractmethod
 from typing import Protocol
@@ -17,6 +18,7 @@ from remora.states import RunState, SandboxState
 from remora.streams import Peer
 from remora.wire import Fields, Message, Record, RunChanged, RunId, SandboxChanged, SandboxId, Watch
 
+_LOG = logging.getLogger(__name__)
 UNFINISHED = frozenset({RunState.QUEUED.value, RunState.RUNNING.value, RunState.UNKNOWN.value})
 _PATIENCE = 0.5
 """Seconds that supervisors have to say what is new."""
@@ -75,13 +77,19 @@ class Hearing(ABC):
 
     async def _watch(self, sandbox: SandboxId, sock: socket.socket) -> Fields:
         """Hear a supervisor from now on; return what it knows. Raises RemoraError if it does not answer."""
-        peer = await streams.adopt(sock, lambda _, message: self._heard(sandbox, message), lambda _: self._lost(sandbox))
+        peer = await streams.adopt(sock, lambda _, message: self._take_in(sandbox, message), lambda _: self._lost(sandbox))
         self._peers[sandbox] = peer
         return (await peer.request(Watch())).result
 
     @abstractmethod
     def _lost(self, sandbox: SandboxId) -> None:
         """Take note that the supervisor has gone, in order or not."""
+
+    def _take_in(self, sandbox: SandboxId, message: Message) -> None:
+        try:
+            self._heard(sandbox, message)
+        except Exception:  # whatever it is, the connection would break over it, and the sandbox be taken for dead
+            _LOG.exception("what sandbox %s says is passed over: %s", sandbox, type(message).__name__)
 
     def _heard(self, sandbox: SandboxId, message: Message) -> None:
         if isinstance(message, RunChanged):

@@ -75,7 +75,6 @@ class Link:
         self._far, self._near = far, near.pid if near else None
         self._wire = Keeper("net")
         self._netem: Netem | None = None
-        self._detour = False
         self.device, self.number = "", 0
         self.is_cut = False
         try:
@@ -99,15 +98,14 @@ class Link:
     def shape(self, *, delay_ms: float = 0, loss: float = 0, rate_mbit: float = 0) -> None:
         """Make the link one with this round-trip time, share of packets lost each way, and bandwidth each way; 0 is none.
 
-        What is under way stays so.
+        What is under way stays so, except that it is lost when there is no latency and no loss any more.
         """
         if delay_ms or loss:
-            self._netem = self._netem or self._booted()
-            self._netem.shape(delay_ms / 2000, loss)
-        if self._detour != bool(delay_ms or loss):
-            self._detour = not self._detour
-            does = "add" if self._detour else "del"
-            self._wire.tell(*(f"ip rule {does} iif {end} table {_TABLE}" for end in ("near", "far")))
+            self._hold_up(delay_ms / 2000, loss)
+        elif self._netem:
+            self._wire.tell(*(f"ip rule del iif {end} table {_TABLE}" for end in ("near", "far")))
+            self._netem.close()
+            self._netem = None
         self._wire.tell(*(f"tc qdisc replace dev {end} root {_bucket(rate_mbit)}" for end in ("near", "far")))
 
     def cut(self) -> None:
@@ -176,11 +174,15 @@ class Link:
             f"route replace {other} dev {device} src {mine} congctl {_CONGESTION}",
         )
 
-    def _booted(self) -> Netem:
-        """Return what holds packets up that take the way round it."""
-        netem = Netem(self._wire.pid, _DETOUR, _ADDRESS)
-        self._wire.tell(f"ip route add default dev {_DETOUR} table {_TABLE}")
-        return netem
+    def _hold_up(self, seconds: float, loss: float) -> None:
+        """Have packets take the way round netem, which holds them up or loses them."""
+        if self._netem:
+            self._netem.shape(seconds, loss)
+            return
+        self._netem = Netem(self._wire.pid, _DETOUR, _ADDRESS)
+        self._netem.shape(seconds, loss)
+        rules = (f"ip rule add iif {end} table {_TABLE}" for end in ("near", "far"))
+        self._wire.tell(f"ip route add default dev {_DETOUR} table {_TABLE}", *rules)
 
     def _address(self, place: int) -> str:
         net = self.number * 4

@@ -6,10 +6,6 @@ of the wire, where netem on a virtual cable would lose 64 KiB of TCP at once. It
 
 from __future__ import annotations
 
-import contextlib
-import os
-import shutil
-import signal
 import subprocess
 import tempfile
 from pathlib import Path
@@ -19,14 +15,16 @@ _MEMORY = "256M"
 """Of which is used what is held up."""
 _LIMIT = 60_000
 """Packets held up at most; what comes then is lost."""
-_PATIENCE = 10.0
 
 
 class Netem:
     """One such Linux, on the network of another process; ends with this one."""
 
     def __init__(self, network: int, device: str, address: str) -> None:
-        """Make a device on the network of that process, and boot; `address`: of hardware, as all others there."""
+        """Make a device on the network of that process, and boot; `address`: of hardware, as all others there.
+
+        RuntimeError if it does not come up.
+        """
         inside = ["nsenter", "--target", str(network), "--net"]
         # The kernel is to hand over packets, not the 64 KiB of TCP that a virtual cable carries as one.
         single = "gso_max_segs 1 gso_max_size 1514"
@@ -35,8 +33,9 @@ class Netem:
             f"link set {device} address {address} addrgenmode none arp off txqueuelen 10000 {single} up",
         ):
             subprocess.run([*inside, "ip", *words.split()], check=True)
-        self._folder = tempfile.mkdtemp(prefix="netem-")
-        boot = [f"mem={_MEMORY}", f"uml_dir={self._folder}/", "rootfstype=hostfs", "rootflags=/", "ro", f'init="{_INIT}"']
+        self._device = [*inside, "ip", "link", "del", device]
+        folder = tempfile.mkdtemp(prefix="netem-")
+        boot = [f"mem={_MEMORY}", f"uml_dir={folder}/", "rootfstype=hostfs", "rootflags=/", "ro", f'init="{_INIT}"']
         console = ["con=null", "con0=fd:0,fd:1", "quiet", "loglevel=0", f"address={address}"]
         self._process = subprocess.Popen(
             [*inside, "nice", "-n", "-20", "linux.uml", *boot, *console, f"vec0:transport=tap,ifname={device},depth=128,gro=0"],
@@ -46,6 +45,9 @@ class Netem:
             text=True,
             start_new_session=True,
         )
+        # Its parts outlive it, and it does not always hear that its input has ended.
+        clearing = f'cat; kill -KILL -- -{self._process.pid} 2>/dev/null; rm -rf "$0"'
+        self._clearing = subprocess.Popen(["sh", "-c", clearing, folder], stdin=subprocess.PIPE, start_new_session=True)
         try:
             self._read_to("ready")
         except BaseException:
@@ -58,19 +60,13 @@ class Netem:
         self._tell(f"tc qdisc replace dev vec0 root {netem}")
 
     def close(self) -> None:
-        """Shut it down; what it holds up is lost. Safe twice."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        with contextlib.suppress(BrokenPipeError):
-            self._process.stdin.close()
-        self._process.stdout.close()
-        try:
-            self._process.wait(_PATIENCE)
-        except subprocess.TimeoutExpired:
-            with contextlib.suppress(ProcessLookupError):  # its parts outlive it if they are not killed as well
-                os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        """Take it away; what it holds up is lost. Safe twice."""
+        for process in (self._clearing, self._process):
+            for pipe in (process.stdin, process.stdout):
+                if pipe is not None:
+                    pipe.close()
+            process.wait()
+        subprocess.run(self._device, check=False, capture_output=True)  # with its network it may be gone
 
     def _tell(self, line: str) -> None:
         """Have a line of a shell done there. RuntimeError if it failed."""

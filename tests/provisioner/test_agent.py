@@ -13,12 +13,14 @@ from remora.errors import StateError
 from remora.resources import SandboxSpec
 from remora.states import EndReason
 from remora.wire import RunId, SandboxId
-from remora_provisioner import jails
+from remora_provisioner import agent as agents
+from remora_provisioner import alive, jails
 from remora_provisioner.agent import Agent
 from remora_provisioner.images import keeping
 from remora_provisioner.images.keeping import Images
 from remora_provisioner.opening import Opening
 from remora_provisioner.order import ENDED
+from remora_provisioner.runs import AwaitEnd
 
 from provisioner import sandboxes
 
@@ -64,7 +66,7 @@ def test_a_living_sandbox_keeps_its_directory(spec: SandboxSpec, tmp_path: Path)
         listener = sandboxes.Listener()
         agent = an_agent(tmp_path, listener)
         await agent.open(ONE, spec, {}, Opening())
-        with pytest.raises(StateError, match="File exists"):
+        with pytest.raises(StateError, match="already"):
             await agent.open(ONE, spec, {}, Opening())
         assert (tmp_path / "state/sandboxes" / ONE / "env/pyvenv.cfg").exists()
         await agent.peer(ONE).request(sandboxes.a_run("r1", "say hello"))
@@ -92,27 +94,50 @@ def test_a_supervisor_that_just_begins_is_waited_for(spec: SandboxSpec, tmp_path
     asyncio.run(scenario())
 
 
-def test_a_supervisor_that_lives_is_heard_again(spec: SandboxSpec, tmp_path: Path) -> None:
-    """A lost connection is no end: nothing of the sandbox goes, and its runs are told as before, whoever has started it."""
+def test_nothing_goes_under_a_supervisor_that_lives(
+    spec: SandboxSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """When the connection to it is lost, who has started it ends it first; another agent lets its directory be."""
+    monkeypatch.setattr(agents, "_FAREWELL", 0.2)
+    monkeypatch.setattr(alive, "_PATIENCE", 0.2)
 
     async def scenario() -> None:
         listener = sandboxes.Listener()
         first, second = (an_agent(tmp_path, listener) for _ in range(2))
         await first.open(ONE, spec, {}, Opening())
+        await first.peer(ONE).request(sandboxes.a_run("r1", "wait"))
         await second.take_up()
-        for run, agent in ((RunId("r1"), first), (RunId("r2"), second)):
-            peer = agent.peer(ONE)
-            peer.close()
-            await peer.gone
-            await agent.buried(ONE)
-            assert (tmp_path / "state/sandboxes" / ONE / "env/pyvenv.cfg").exists()
-            await agent.peer(ONE).request(sandboxes.a_run(run, "say hello"))
-            await listener.until(partial(_is_done, listener, run))
-        assert "ended" not in dict(listener.states).values()
-        await first.stop(ONE, EndReason.STOPPED)
-        await second.stop(ONE, EndReason.STOPPED)
-        assert not first.busy
-        assert not second.busy
+        second.peer(ONE).close()
+        await listener.until(lambda: ONE in second._burials)
+        await second.buried(ONE)
+        assert "its supervisor lives" in caplog.text
+        assert (tmp_path / "state/sandboxes" / ONE / "env/pyvenv.cfg").exists()
+        assert listener.runs[RunId("r1")][0] == "running"
+        first.peer(ONE).close()
+        await listener.until(lambda: listener.runs[RunId("r1")][1].get("reason") == "stopped")
+        await first.buried(ONE)
+        assert not (tmp_path / "state/sandboxes" / ONE).exists()
+
+    asyncio.run(scenario())
+
+
+def test_what_cannot_be_taken_in_costs_no_sandbox(
+    spec: SandboxSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever goes wrong over what a supervisor says, and whatever a sandbox makes it say, the connection stays."""
+
+    async def scenario() -> None:
+        listener = sandboxes.Listener()
+        agent = an_agent(tmp_path, listener)
+        await agent.open(ONE, spec, {}, Opening())
+        with monkeypatch.context() as patch:
+            patch.setattr(listener, "run_changed", None)
+            await agent.peer(ONE).request(sandboxes.a_run("r1", "say hello"))
+            await agent.peer(ONE).request(AwaitEnd(RunId("r1")))
+        await agent.peer(ONE).request(sandboxes.a_run("r2", "say hello"))
+        await listener.until(partial(_is_done, listener, RunId("r2")))
+        assert "is passed over: RunChanged" in caplog.text
+        await agent.stop(ONE, EndReason.STOPPED)
 
     asyncio.run(scenario())
 

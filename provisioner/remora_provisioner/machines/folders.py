@@ -35,7 +35,7 @@ _UNCHECKED = (1).to_bytes(4, "little")
 _FORMAT = 1
 _MOST = 256
 """Folders whose trees are kept."""
-_PASSED_OVER = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.ELOOP})
+_PASSED_OVER = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ESTALE})
 
 
 @dataclass(frozen=True, slots=True)
