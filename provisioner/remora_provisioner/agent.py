@@ -120,7 +120,7 @@ class Agent(Hearing):
 
         Raises Unavailable; StateError if there is a sandbox of this name already, which keeps its own.
         """
-        if sandbox in self._peers or sandbox in self._openings or sandbox in self._burials:
+        if sandbox in self._openings or (self._sandboxes / sandbox).exists():
             raise StateError(f"there is a sandbox {sandbox} already; run it again")
         with self.devices.granted(sandbox, spec.resources.gpu):
             if held := self.devices.facts(sandbox):

@@ -6,6 +6,7 @@ Law: the kernel is asked, never a number of a process, which comes again.
 from __future__ import annotations
 
 import asyncio
+import errno
 import fcntl
 import signal
 import socket
@@ -17,24 +18,27 @@ from remora import streams
 from .order import SOCKET
 
 SUPERVISOR_LOG = "supervisor.log"
+_NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP)
 _PATIENCE, _GLANCE = 30.0, 0.02
 """Seconds that a supervisor may take to begin or to end, and between looks at it."""
 
 
 def lock(log: BinaryIO) -> None:
-    """Lock a new supervisor's log; whoever inherits the open file holds the lock."""
-    fcntl.flock(log, fcntl.LOCK_EX)
+    """Lock a new supervisor's log, where files can be locked; whoever inherits the open file holds the lock."""
+    try:
+        fcntl.flock(log, fcntl.LOCK_EX)
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
 
 
 def lives(directory: Path) -> bool:
-    """Tell whether the supervisor of a sandbox lives, be it only about to begin or to end."""
+    """Tell whether the supervisor of a sandbox lives, be it only about to begin or to end, or may do so."""
     try:
         with (directory / SUPERVISOR_LOG).open("rb") as log:
             fcntl.flock(log, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:  # it is not there, or cannot be locked where it lies
-        return False
+    except OSError as error:
+        return error.errno not in (errno.ENOENT, *_NO_LOCKS)
     return False
 
 

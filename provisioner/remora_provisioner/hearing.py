@@ -100,14 +100,17 @@ class Hearing(ABC):
             self._listener.recorded(message)
 
     def _heard_sandbox(self, sandbox: SandboxId, state: str, facts: Fields) -> None:
-        if state == SandboxState.ENDED.value:
-            self._over.add(sandbox)
         self._listener.sandbox_changed(sandbox, state, facts)
+        if state == SandboxState.ENDED.value:  # by now whoever listens has heard of it
+            self._over.add(sandbox)
 
     def _note_run(self, sandbox: SandboxId, run: RunId, state: str, facts: Fields) -> None:
         unfinished = self._open_runs.setdefault(sandbox, set())
-        (unfinished.add if state in UNFINISHED else unfinished.discard)(run)
+        if state in UNFINISHED:
+            unfinished.add(run)
         self._listener.run_changed(sandbox, run, state, facts)
+        if state not in UNFINISHED:
+            unfinished.discard(run)
 
     def _tell(self, sandbox: SandboxId, known: Fields) -> None:
         """Report what a supervisor says of its sandbox and of all its runs."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import fcntl
 import shutil
 from functools import partial
 from pathlib import Path
@@ -25,6 +26,23 @@ from remora_provisioner.runs import AwaitEnd
 from provisioner import sandboxes
 
 ONE = SandboxId("s1")
+
+
+@pytest.mark.parametrize(
+    ("number", "lives"), [(errno.ENOENT, False), (errno.ENOLCK, False), (errno.EWOULDBLOCK, True), (errno.EMFILE, True)]
+)
+def test_who_cannot_be_asked_is_not_taken_for_dead(
+    number: int, lives: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only where there is no log, or where nothing can be locked."""
+    (tmp_path / alive.SUPERVISOR_LOG).touch()
+    assert not alive.lives(tmp_path)
+
+    def fails(*_: object) -> None:
+        raise OSError(number, "failed")
+
+    monkeypatch.setattr(fcntl, "flock", fails)
+    assert alive.lives(tmp_path) is lives
 
 
 @pytest.fixture
@@ -138,6 +156,7 @@ def test_what_cannot_be_taken_in_costs_no_sandbox(
         await listener.until(partial(_is_done, listener, RunId("r2")))
         assert "is passed over: RunChanged" in caplog.text
         await agent.stop(ONE, EndReason.STOPPED)
+        assert _is_done(listener, RunId("r1"))  # its end is told again from its log
 
     asyncio.run(scenario())
 
